@@ -1,0 +1,48 @@
+"""Lily adapters for diffusers (Low-Rank Interconnected Adaptation across Layers, arXiv 2407.09946)."""
+
+from .adapter import LilyAdapter
+from .attach import attach, detach
+from .attention_processor import LilyAttnProcessor
+from .config import LilyConfig
+from .loaders import (
+    check_compatible,
+    delete_adapters,
+    disable_lily,
+    enable_lily,
+    get_active_adapters,
+    get_adapter_weights,
+    get_list_adapters,
+    lily_state_dict,
+    load_lily_weights,
+    save_lily_weights,
+    set_adapters,
+    unload_lily_weights,
+)
+from .save_and_load import WEIGHT_NAME, LilyHeader, read_lily_header
+from .sharing import Group, group_table
+
+__version__ = "0.1.0"
+__all__ = [
+    "WEIGHT_NAME",
+    "Group",
+    "LilyAdapter",
+    "LilyAttnProcessor",
+    "LilyConfig",
+    "LilyHeader",
+    "attach",
+    "check_compatible",
+    "delete_adapters",
+    "detach",
+    "disable_lily",
+    "enable_lily",
+    "get_active_adapters",
+    "get_adapter_weights",
+    "get_list_adapters",
+    "group_table",
+    "lily_state_dict",
+    "load_lily_weights",
+    "read_lily_header",
+    "save_lily_weights",
+    "set_adapters",
+    "unload_lily_weights",
+]

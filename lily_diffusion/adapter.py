@@ -1,0 +1,78 @@
+"""LilyAdapter owns every tensor of an adapter exactly once, outside the base model; layers ask it for their update."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from . import functional
+from .config import LilyConfig
+from .sharing import Group, group_table
+
+
+class LilyAdapter(nn.Module):
+    """The As, the B experts and the routers of all adapted layers.
+
+    A fresh adapter changes nothing: A and the routers are drawn (Kaiming uniform), the experts are zero.
+
+    Args:
+        config: shapes and routing.
+        groups: which layers share what, from `sharing.plan_groups` or from a file.
+    """
+
+    def __init__(self, config: LilyConfig, groups: tuple[Group, ...]):
+        super().__init__()
+        self.config = config
+        self.groups = groups
+        r, num_B = config.r, config.num_B
+        router_shape = (num_B,) if config.routing == "static" else (num_B, r)
+        self.lily_A = nn.ModuleList(
+            nn.ParameterList(torch.empty(r, g.in_features) for _ in range(g.num_A)) for g in groups
+        )
+        self.lily_B = nn.ParameterList(torch.zeros(num_B, r, g.out_features) for g in groups)
+        self.lily_router = nn.ModuleList(nn.ParameterList(torch.empty(router_shape) for _ in g.layers) for g in groups)
+        self._place = {layer: (i, g.A_of_layer[n], n) for i, g in enumerate(groups) for n, layer in enumerate(g.layers)}
+        self.recorder = None  # inspection.record_routing hangs itself here
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw A and the routers, and set the experts to zero."""
+        for matrix in [A for As in self.lily_A for A in As] + [R for Rs in self.lily_router for R in Rs]:
+            if matrix.ndim == 1:  # static logits differ from layer to layer, or the experts could never part
+                nn.init.normal_(matrix)
+            else:
+                nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+        for B in self.lily_B:
+            nn.init.zeros_(B)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the adapted projections, group by group."""
+        return tuple(self._place)
+
+    def tensors(self, layer: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A (r, in), B (num_B, r, out) and the router (num_B, r), or logits (num_B,), of one layer."""
+        i, a, n = self._place[layer]
+        return self.lily_A[i][a], self.lily_B[i], self.lily_router[i][n]
+
+    def forward(self, layer: str, x: torch.Tensor) -> torch.Tensor:
+        """The layer's update for its input: x (batch, tokens, in) -> (batch, tokens, out), in the adapter's dtype."""
+        A, B, router = self.tensors(layer)
+        if A.device != x.device:  # the adapter lives outside the model and follows it
+            self.to(x.device)
+            A, B, router = self.tensors(layer)
+        config = self.config
+        x = F.dropout(x.to(A.dtype), config.dropout, self.training)
+        if self.recorder is not None:
+            self.recorder.see(layer, functional.route(F.linear(x, A), router, config.routing))
+        return functional.delta(x, A, B, router, config.scaling, config.routing)
+
+    def num_parameters(self) -> int:
+        """Unique parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    def extra_repr(self) -> str:
+        return f"{self.config}\n" + group_table(self)

@@ -1,0 +1,117 @@
+"""Attaching an adapter to a model through its attention processors, and taking it off without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .adapter import LilyAdapter
+from .attention_processor import (
+    STATE,
+    LilyState,
+    Sites,
+    get_adapters,
+    get_state,
+    restore_processor,
+    shield,
+    unknown_adapter,
+    wrap_processor,
+)
+from .config import LilyConfig
+from .sharing import attention_modules, find_projections, plan_groups, projections_of, select
+
+
+def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: str = "default") -> LilyAdapter:
+    """Attach an adapter to a UNet or transformer and make it active at weight 1.
+
+    The model's parameters, keys, flags and outputs stay as they are; a fresh adapter changes no bit of any output.
+
+    Args:
+        model: a diffusers model with attention processors (not a pipeline).
+        adapter: what to make (in float32, on the model's device), or an adapter made before.
+        adapter_name: a name that no other adapter of the model has.
+
+    Raises:
+        ValueError: the name is taken or bad, a target names no projection, or the adapter does not fit the model.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"attach takes a model such as pipe.unet or pipe.transformer, not {type(model).__name__}.")
+    if not isinstance(adapter_name, str) or not adapter_name:
+        raise ValueError(f"adapter_name must be a string that is not empty, not {adapter_name!r}.")
+    if adapter_name in get_adapters(model):
+        raise ValueError(f"An adapter named {adapter_name!r} is attached already; detach it or choose another name.")
+    projections = find_projections(model)
+    if isinstance(adapter, LilyConfig):
+        groups = plan_groups(select(projections, adapter.target_modules), adapter)
+        adapter = LilyAdapter(adapter, groups).to(next(model.parameters()).device)
+    else:
+        check_fits(adapter.groups, model)
+    state = model.__dict__.get(STATE) or _prepare(model)
+    state.adapters[adapter_name] = adapter
+    state.activate({**state.weights, adapter_name: 1.0})
+    return adapter
+
+
+def detach(model: nn.Module, adapter_name: str | None = None) -> None:
+    """Take one adapter off, or all. With the last one gone, every processor is the very object it was before.
+
+    Raises:
+        ValueError: there is no adapter of this name.
+    """
+    state = get_state(model)
+    if adapter_name is not None and adapter_name not in get_adapters(model):
+        raise ValueError(unknown_adapter(adapter_name, list(get_adapters(model))))
+    if state is None:
+        return
+    for name in [adapter_name] if adapter_name is not None else list(state.adapters):
+        del state.adapters[name]
+        state.weights.pop(name, None)
+    if not state.adapters:
+        state.hook.remove()
+        for attention in state.attentions:
+            restore_processor(attention)
+        del model.__dict__[STATE]
+
+
+def check_fits(groups: Any, model: nn.Module) -> None:
+    """Raise ValueError, naming the first, when the model lacks layers of the groups or has them in other sizes."""
+    have = {p.name: (p.in_features, p.out_features) for p in find_projections(model)}
+    wanted = {layer: (g.in_features, g.out_features) for g in groups for layer in g.layers}
+    missing = [layer for layer in wanted if layer not in have]
+    other = [layer for layer in wanted if layer in have and have[layer] != wanted[layer]]
+    kind = type(model).__name__
+    if missing:
+        raise ValueError(
+            f"The adapter is for another base: {len(missing)} of its {len(wanted)} layers are not in this {kind}, "
+            f"first {missing[0]}."
+        )
+    if other:
+        (a, b), (c, d) = wanted[other[0]], have[other[0]]
+        raise ValueError(
+            f"The adapter is for another base: {len(other)} of its {len(wanted)} layers have another shape in this "
+            f"{kind}, first {other[0]}, {a}->{b} in the adapter and {c}->{d} in the model."
+        )
+
+
+def _prepare(model: nn.Module) -> LilyState:
+    """Wrap the processors of all attention modules and watch over them."""
+    state = LilyState()
+    for name, attention in attention_modules(model):
+        layers = {p.attribute: p.name for p in projections_of(name, attention)}
+        attention.__dict__[STATE] = Sites(state, layers)
+        wrap_processor(attention)
+        shield(attention)
+        state.attentions.append(attention)
+    state.hook = model.register_forward_pre_hook(before_forward, with_kwargs=True)
+    model.__dict__[STATE] = state
+    return state
+
+
+def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Wrap processors that were assigned directly, and read the call's ``{"scale": s}``."""
+    state = model.__dict__[STATE]
+    for attention in state.attentions:
+        wrap_processor(attention)
+    options = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})
+    state.call_scale = options.get("scale", 1.0)

@@ -1,0 +1,63 @@
+"""The math of Lily (Low-Rank Interconnected Adaptation across Layers, arXiv 2407.09946), tensors in, tensors out.
+
+    h = x A^T        p = softmax(h R^T)        delta(x) = scaling * h (sum_e p_e B_e)
+
+The paper calls A the low-dimensional projector (LP), B_e the high-dimensional ones (HP), and R the router.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+ROUTINGS = ("sample", "batch", "token", "static")
+
+
+def route(h: torch.Tensor, router: torch.Tensor, routing: str) -> torch.Tensor:
+    """How much each expert counts.
+
+    Args:
+        h: projected input (batch, tokens, r); without a batch dimension (tokens, r) it is one sample.
+        router: R of shape (num_B, r), or for "static" the logits of shape (num_B,).
+        routing: over what the tokens' softmax is averaged. "sample": the tokens of each sample, so no picture depends
+            on its batch mates. "batch": batch and tokens, as published and as in PEFT. "token": nothing.
+            "static": no data, softmax of learned logits.
+
+    Returns:
+        Probabilities that sum to 1 over the last dimension, in the order above: (batch, num_B), (num_B,),
+        (batch, tokens, num_B), (num_B,).
+    """
+    if routing == "static":
+        return router.softmax(-1)
+    p = F.linear(h, router).softmax(-1)  # (batch, tokens, num_B)
+    if routing == "token":
+        return p
+    if routing == "batch" or h.ndim == 2:
+        return p.flatten(0, -2).mean(0)
+    return p.flatten(1, -2).mean(1)
+
+
+def mix(p: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    """Mix the experts B of shape (num_B, r, out) by p (..., num_B) into (..., r, out)."""
+    return (p @ B.flatten(1)).unflatten(-1, B.shape[1:])
+
+
+def apply(h: torch.Tensor, p: torch.Tensor, B: torch.Tensor, routing: str) -> torch.Tensor:
+    """Push h (batch, tokens, r) through the mixed experts: (batch, tokens, out)."""
+    if routing == "token":
+        return torch.einsum("...e,...r,ero->...o", p, h, B)
+    mixed = mix(p, B)  # (r, out) or (batch, r, out)
+    if mixed.ndim == 3 and h.ndim > 3:
+        return (h.flatten(1, -2) @ mixed).view(*h.shape[:-1], B.shape[-1])
+    return h @ mixed
+
+
+def delta(
+    x: torch.Tensor, A: torch.Tensor, B: torch.Tensor, router: torch.Tensor, scaling: float, routing: str
+) -> torch.Tensor:
+    """The update of one projection: x (batch, tokens, in) -> (batch, tokens, out).
+
+    A has shape (r, in), B (num_B, r, out), `router` (num_B, r) or, for "static", (num_B,).
+    """
+    h = F.linear(x, A)
+    return scaling * apply(h, route(h, router, routing), B, routing)

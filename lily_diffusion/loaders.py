@@ -1,0 +1,287 @@
+"""The functions that a diffusers user already knows, for a pipeline or for its denoiser alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .attach import attach, check_fits, detach
+from .attention_processor import get_adapters, get_state, unknown_adapter
+from .base_model import resolve
+from .blend import get_weights, set_enabled, set_weights
+from .save_and_load import (
+    WEIGHT_NAME,
+    LilyHeader,
+    adapter_state_dict,
+    build_adapter,
+    make_header,
+    parse_header,
+    read_file,
+    write_file,
+)
+
+COMPONENTS = ("unet", "transformer")
+SAFETENSORS_NAME = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def load_lily_weights(
+    pipe_or_model: Any,
+    pretrained_model_name_or_path_or_dict: str | os.PathLike[str] | Mapping[str, torch.Tensor],
+    adapter_name: str | None = None,
+    *,
+    weight_name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> str:
+    """Load an adapter and make it active at weight 1, beside those that are loaded already.
+
+    Args:
+        pipe_or_model: a diffusers pipeline, or its UNet or transformer.
+        pretrained_model_name_or_path_or_dict: a .safetensors file, a folder or Hub id that has one, or tensors by name
+            (then `metadata` must be the header's strings).
+        adapter_name: its name from now on; None takes the first free of default_0, default_1, ...
+        weight_name: the file's name in the folder or on the Hub.
+        subfolder, revision, token, cache_dir, force_download, local_files_only: as in diffusers, for the Hub.
+
+    Returns:
+        The adapter's name.
+
+    Raises:
+        ValueError: the name is taken, or the file is not a sound Lily file for this model. Nothing has changed then.
+        FileNotFoundError: there is no such file.
+    """
+    component, model = denoiser(pipe_or_model)
+    taken = get_adapters(model)
+    if adapter_name is None:
+        adapter_name = next(f"default_{i}" for i in range(len(taken) + 1) if f"default_{i}" not in taken)
+    if adapter_name in taken:
+        raise ValueError(f"An adapter named {adapter_name!r} is loaded already; delete it or choose another name.")
+    source = pretrained_model_name_or_path_or_dict
+    if isinstance(source, Mapping):
+        name, tensors = "The state dict", dict(source)
+        odd = [key for key, t in tensors.items() if not isinstance(t, torch.Tensor)]
+        if odd or not tensors:
+            raise ValueError(f"The state dict must map names to tensors, and {odd[0] if odd else 'it'} does not.")
+        dtypes = {key: SAFETENSORS_NAME.get(t.dtype, str(t.dtype)) for key, t in tensors.items()}
+        header = parse_header(metadata or {}, dtypes, name)
+    else:
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "force_download": force_download}
+        path = _find_file(source, weight_name, subfolder=subfolder, local_files_only=local_files_only, **hub)
+        name = path.name
+        header, tensors = read_file(path)
+    check_compatible(header, pipe_or_model)
+    adapter = build_adapter(header, tensors, name).to(model.device, _dtype_of(model)).requires_grad_(False).eval()
+    attach(model, adapter, adapter_name)
+    return adapter_name
+
+
+def save_lily_weights(
+    pipe_or_model: Any,
+    save_directory: str | os.PathLike[str],
+    adapter_name: str | None = None,
+    weight_name: str = WEIGHT_NAME,
+    *,
+    trigger_words: Sequence[str] = (),
+    base_model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Save one adapter as a single .safetensors file, each tensor once.
+
+    Args:
+        pipe_or_model: a pipeline, or its UNet or transformer, with the adapter attached.
+        save_directory: made if it is not there.
+        adapter_name: which adapter; None when there is only one.
+        weight_name: the file's name; must end in .safetensors.
+        trigger_words: words that call the subject, kept in the header.
+        base_model: id or path of the base; None asks the model.
+        metadata: more strings for the header, such as training facts.
+        dtype: type of the stored tensors; None keeps the adapter's.
+
+    Returns:
+        The file's path. It was written under another name and renamed, so there is never half a file.
+
+    Raises:
+        ValueError: there is no such adapter, several and none is named, a bad file name, or tensors that are not finite.
+    """
+    component, model = denoiser(pipe_or_model)
+    known = get_adapters(model)
+    if adapter_name is None and len(known) != 1:
+        raise ValueError(f"Say which adapter to save: there is {', '.join(map(repr, known)) or 'none'}.")
+    adapter = known.get(adapter_name) if adapter_name is not None else next(iter(known.values()))
+    if adapter is None:
+        raise ValueError(unknown_adapter(str(adapter_name), list(known)))
+    if Path(weight_name).name != weight_name or not weight_name.endswith(".safetensors"):
+        raise ValueError(f"weight_name must be a plain file name that ends in .safetensors, not {weight_name!r}.")
+    directory = Path(save_directory)
+    if directory.is_file():
+        raise ValueError(f"save_directory must be a folder, and {directory} is a file.")
+    tensors = {key: t.to(dtype or t.dtype) for key, t in adapter_state_dict(adapter, component).items()}
+    bad = [key for key, t in tensors.items() if not torch.isfinite(t).all()]
+    if bad:
+        raise ValueError(f"{len(bad)} tensors of the adapter are not finite, first {bad[0]}; it is not saved.")
+    words = tuple(trigger_words)
+    base_model = base_model or _base_model_of(pipe_or_model)
+    header = make_header(adapter, tensors, component, type(model).__name__, base_model, words, metadata or {})
+    write_file(directory / weight_name, tensors, header)
+    return directory / weight_name
+
+
+def lily_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a Lily file into (tensors, metadata), in the form that `load_lily_weights` takes as a dict.
+
+    Raises:
+        ValueError: the file is not a sound Lily file.
+    """
+    header, tensors = read_file(Path(path))
+    return tensors, header.metadata
+
+
+def check_compatible(header: LilyHeader, pipe_or_model: Any) -> None:
+    """Raise ValueError, with the reason, when a file is for another base than this model."""
+    component, model = denoiser(pipe_or_model)
+    kind = type(model).__name__
+    if header.component != component:
+        raise ValueError(
+            f"The adapter is for another base: it was made for a {header.component} ({header.model_class}) "
+            f"and this is a {component} ({kind})."
+        )
+    check_fits(header.groups, model)
+
+
+def set_adapters(
+    pipe_or_model: Any,
+    adapter_names: str | Sequence[str],
+    adapter_weights: float | Sequence[float | None] | None = None,
+) -> None:
+    """Make exactly these adapters active; their updates are summed, each times its weight (1 where None).
+
+    Raises:
+        ValueError: a name is unknown or given twice, the counts differ, or a weight is not a finite number.
+    """
+    names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+    weights = adapter_weights
+    if not isinstance(weights, Sequence):
+        weights = [weights] * len(names)
+    set_weights(denoiser(pipe_or_model)[1], names, [1.0 if w is None else w for w in weights])
+
+
+def get_active_adapters(pipe_or_model: Any) -> list[str]:
+    """Names of the adapters that take part; empty while `disable_lily` is in force."""
+    model = denoiser(pipe_or_model)[1]
+    state = get_state(model)
+    return list(get_weights(model)) if state is not None and state.enabled else []
+
+
+def get_adapter_weights(pipe_or_model: Any) -> dict[str, float]:
+    """Active adapters and their weights."""
+    return get_weights(denoiser(pipe_or_model)[1])
+
+
+def get_list_adapters(pipe_or_model: Any) -> dict[str, list[str]]:
+    """All loaded adapters by component, such as ``{"unet": ["cat", "toy"]}``."""
+    component, model = denoiser(pipe_or_model)
+    names = list(get_adapters(model))
+    return {component: names} if names else {}
+
+
+def delete_adapters(pipe_or_model: Any, adapter_names: str | Sequence[str]) -> None:
+    """Remove adapters and free their memory; the last one leaves the model as it was before any.
+
+    Raises:
+        ValueError: a name is unknown; nothing is removed then.
+    """
+    model = denoiser(pipe_or_model)[1]
+    names = [adapter_names] if isinstance(adapter_names, str) else list(dict.fromkeys(adapter_names))
+    known = get_adapters(model)
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_adapter(name, list(known)))
+    for name in names:
+        detach(model, name)
+
+
+def disable_lily(pipe_or_model: Any) -> None:
+    """Switch all adapters off; they stay loaded and keep their weights."""
+    set_enabled(denoiser(pipe_or_model)[1], False)
+
+
+def enable_lily(pipe_or_model: Any) -> None:
+    """Switch the adapters on again after `disable_lily`."""
+    set_enabled(denoiser(pipe_or_model)[1], True)
+
+
+def unload_lily_weights(pipe_or_model: Any) -> None:
+    """Remove all adapters; the model is then as it was before any."""
+    detach(denoiser(pipe_or_model)[1])
+
+
+def denoiser(pipe_or_model: Any) -> tuple[str, nn.Module]:
+    """("unet" or "transformer", the model) of a pipeline or of the model itself.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    for component in COMPONENTS:
+        model = getattr(pipe_or_model, component, None)
+        if isinstance(model, nn.Module) and not isinstance(pipe_or_model, nn.Module):
+            return component, model
+    if isinstance(pipe_or_model, nn.Module):
+        return ("unet" if "UNet" in type(pipe_or_model).__name__ else "transformer"), pipe_or_model
+    raise ValueError(f"Expected a diffusers pipeline or its UNet or transformer, not {type(pipe_or_model).__name__}.")
+
+
+def _base_model_of(pipe_or_model: Any) -> str | None:
+    """The base's Hub id, ``embedded``, or the name (not the path) of its folder."""
+    source = str(getattr(pipe_or_model.config, "_name_or_path", "") or "")
+    if source.startswith(resolve("embedded")):
+        return "embedded"
+    return Path(source).name if Path(source).exists() else source or None
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    """The type that the model computes in; quantised weights are passed over."""
+    return next((p.dtype for p in model.parameters() if p.dtype in SAFETENSORS_NAME), torch.float32)
+
+
+def _find_file(source: str | os.PathLike[str], weight_name: str | None, *, subfolder: str | None, **hub: Any) -> Path:
+    """The file that is meant; a Hub id is downloaded."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        folder = path / subfolder if subfolder else path
+        if weight_name is None:
+            files = sorted(file.name for file in folder.glob("*.safetensors"))
+            if WEIGHT_NAME not in files and len(files) != 1:
+                found = f"it has {', '.join(files)}; pass weight_name" if files else "it has no .safetensors file"
+                raise ValueError(f"Cannot tell which file in {folder} is the adapter: {found}.")
+            weight_name = WEIGHT_NAME if WEIGHT_NAME in files else files[0]
+        if not (folder / weight_name).is_file():
+            raise FileNotFoundError(f"There is no file {weight_name} in {folder}.")
+        return folder / weight_name
+    name = os.fspath(source)
+    if name.endswith((".safetensors", ".bin", ".pt", ".ckpt")) or name.count("/") != 1 or name.startswith((".", "/")):
+        raise FileNotFoundError(f"There is no file or folder {name}.")
+    if weight_name is not None and not weight_name.endswith(".safetensors"):
+        raise ValueError(f"Only .safetensors files are read, not {weight_name}.")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, weight_name or WEIGHT_NAME, subfolder=subfolder, **hub))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"There is no file or folder {name}, and {weight_name or WEIGHT_NAME} cannot be had from the Hub repository "
+            f"of this name ({type(error).__name__})."
+        ) from error

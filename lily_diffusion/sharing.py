@@ -1,0 +1,173 @@
+"""Which layers share an A and which share the B experts (section 3 of the paper). Names and sizes only, no weights.
+
+A group is made of all adapted projections of one name and one shape, in forward order: it owns one bank of B experts,
+and runs of `stride_A` neighbours in it share an A.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from .config import LilyConfig
+
+# A fused projection -> the projections that it stands for when they exist beside it (its rows, in this order).
+FUSED = {
+    "to_qkv": ("to_q", "to_k", "to_v"),
+    "to_kv": ("to_k", "to_v"),
+    "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
+    "to_added_kv": ("add_k_proj", "add_v_proj"),
+}
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One linear layer that an attention processor uses."""
+
+    name: str  # full name, such as "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
+    attribute: str  # its name inside the attention module, such as "to_out.0"
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that share one bank of experts; ``A_of_layer[i]`` is the A that ``layers[i]`` reads."""
+
+    projection: str  # such as "to_q"
+    in_features: int
+    out_features: int
+    layers: tuple[str, ...]  # in forward order
+    A_of_layer: tuple[int, ...]
+
+    @property
+    def num_A(self) -> int:
+        return max(self.A_of_layer) + 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.projection} {self.in_features}->{self.out_features}"
+
+    def num_parameters(self, config: LilyConfig) -> int:
+        """Unique parameters: the As, the experts and one router a layer."""
+        experts = config.num_B * config.r * self.out_features
+        router = config.num_B * (1 if config.routing == "static" else config.r)
+        return self.num_A * config.r * self.in_features + experts + len(self.layers) * router
+
+
+def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every attention module with a processor, in forward order (UNets register up_blocks before mid_block)."""
+    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    children = [name for name, _ in model.named_children()]
+    rank = {name: i for i, name in enumerate(children)}
+    if {"mid_block", "up_blocks"} <= rank.keys():
+        unet = sorted((name for name in children if name in order), key=order.__getitem__)
+        rank |= dict(zip(unet, sorted(rank[name] for name in unet), strict=True))
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if getattr(module, "processor", None) is not None and not name.startswith("encoder_hid_proj")
+    ]
+    yield from sorted(found, key=lambda item: rank.get(item[0].split(".")[0], 0))
+
+
+def projections_of(name: str, attention: nn.Module) -> list[Projection]:
+    """The linear layers of one attention module that belong to it alone, fused aliases left out."""
+    found = []
+    for attribute, child in attention.named_children():
+        if attribute == "processor":
+            continue
+        if isinstance(child, nn.ModuleList):
+            inner = [(f"{attribute}.{i}", layer) for i, layer in enumerate(child)]
+        else:
+            inner = [(attribute, child)]
+        found += [(path, layer) for path, layer in inner if hasattr(layer, "in_features") and hasattr(layer, "weight")]
+    names = {path for path, _ in found}
+    return [
+        Projection(f"{name}.{path}" if name else path, path, layer.in_features, layer.out_features)
+        for path, layer in found
+        if not set(FUSED.get(path, ("",))) <= names
+    ]
+
+
+def find_projections(model: nn.Module) -> list[Projection]:
+    """Every projection that can be adapted, in forward order."""
+    return [p for name, attention in attention_modules(model) for p in projections_of(name, attention)]
+
+
+def select(projections: list[Projection], target_modules: tuple[str, ...] | None) -> list[Projection]:
+    """The projections that the targets name.
+
+    Raises:
+        ValueError: there is none at all, or a target names none of them (near misses are listed).
+    """
+    if not projections:
+        raise ValueError("The model has no attention processors, so there is nothing that Lily can adapt.")
+    if target_modules is None:
+        return projections
+    chosen = set()
+    for target in target_modules:
+        hits = {p.name for p in projections if p.name == target or p.name.endswith(f".{target}")}
+        if not hits:
+            raise ValueError(_unknown_target(target, projections))
+        chosen |= hits
+    return [p for p in projections if p.name in chosen]
+
+
+def plan_groups(projections: list[Projection], config: LilyConfig) -> tuple[Group, ...]:
+    """Group projections, given in forward order, by name and shape, and deal out the As.
+
+    Raises:
+        ValueError: r is larger than a projection is wide, so that part of it could never be used.
+    """
+    families: dict[tuple[str, int, int], list[str]] = {}
+    for p in projections:
+        families.setdefault((p.attribute, p.in_features, p.out_features), []).append(p.name)
+    groups = []
+    for (attribute, n_in, n_out), layers in families.items():
+        if config.r > min(n_in, n_out):
+            raise ValueError(
+                f"r={config.r} is larger than the smallest side of {attribute} ({n_in}->{n_out}, e.g. {layers[0]}); "
+                f"use r of at most {min(n_in, n_out)} or leave these layers out of target_modules."
+            )
+        count = len(layers)
+        if config.num_A is None:
+            A_of_layer = tuple(i // config.stride_A for i in range(count))
+        else:
+            num_A = min(config.num_A, count)
+            A_of_layer = tuple(i * num_A // count for i in range(count))
+        groups.append(Group(attribute, n_in, n_out, tuple(layers), A_of_layer))
+    return tuple(groups)
+
+
+class HasGroups(Protocol):
+    """A LilyAdapter or a LilyHeader."""
+
+    groups: tuple[Group, ...]
+    config: LilyConfig
+
+
+def group_table(adapter: HasGroups) -> str:
+    """A table for people: one line a group, with its layers, As, experts and parameters."""
+    groups, config = adapter.groups, adapter.config
+    rows = [("projection", "layers", "A", "B", "parameters", "first layer")]
+    for g in groups:
+        count = f"{g.num_parameters(config):,}"
+        rows.append((g.name, str(len(g.layers)), str(g.num_A), str(config.num_B), count, g.layers[0]))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join([r[0].ljust(widths[0]), *(r[i].rjust(widths[i]) for i in range(1, 5)), r[5]]) for r in rows]
+    total = sum(g.num_parameters(config) for g in groups)
+    layers = sum(len(g.layers) for g in groups)
+    return "\n".join([*lines, f"{layers} layers in {len(groups)} groups, {total:,} parameters"])
+
+
+def _unknown_target(target: str, projections: list[Projection]) -> str:
+    known = sorted({p.attribute for p in projections})
+    names = [*known, *(p.name for p in projections), *{".".join(p.name.split(".")[-2:]) for p in projections}]
+    near = difflib.get_close_matches(target, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "none is similar."
+    return f"{target!r} names no attention projection: {hint} Known: {', '.join(known)}."

