@@ -26,8 +26,8 @@ def labelled_grid(
         images: rows of pictures.
         row_labels: one for each row; long ones are wrapped. All empty: no room is kept for them.
         column_labels: one for each column, above it. All empty: as above.
-        scale: enlarge every picture by this whole factor. ``None``: small ones so that cells are about 192 to 256 pixels
-            wide, and large ones are shrunk to 512.
+        scale: enlarge every picture by this whole factor. ``None``: small ones so that cells are about 192 to 256
+            pixels wide, and large ones are shrunk to 512.
         title: a line above everything.
 
     Raises:

@@ -60,7 +60,7 @@ def load_lily_weights(
         ValueError: the name is taken, or the file is not a sound Lily file for this model. Nothing has changed then.
         FileNotFoundError: there is no such file.
     """
-    component, model = denoiser(pipe_or_model)
+    model = denoiser(pipe_or_model)[1]
     taken = get_adapters(model)
     if adapter_name is None:
         adapter_name = next(f"default_{i}" for i in range(len(taken) + 1) if f"default_{i}" not in taken)
@@ -112,7 +112,7 @@ def save_lily_weights(
         The file's path. It was written under another name and renamed, so there is never half a file.
 
     Raises:
-        ValueError: there is no such adapter, several and none is named, a bad file name, or tensors that are not finite.
+        ValueError: there is no such adapter, or several and none is named; a bad file name; tensors not finite.
     """
     component, model = denoiser(pipe_or_model)
     known = get_adapters(model)
@@ -282,6 +282,6 @@ def _find_file(source: str | os.PathLike[str], weight_name: str | None, *, subfo
         return Path(hf_hub_download(name, weight_name or WEIGHT_NAME, subfolder=subfolder, **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
-            f"There is no file or folder {name}, and {weight_name or WEIGHT_NAME} cannot be had from the Hub repository "
-            f"of this name ({type(error).__name__})."
+            f"There is no file or folder {name}, and the Hub repository of this name does not give "
+            f"{weight_name or WEIGHT_NAME} ({type(error).__name__})."
         ) from error

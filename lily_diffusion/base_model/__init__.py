@@ -1,4 +1,4 @@
-"""The small text-to-image model that ships with us. The word ``embedded`` names it wherever a base model is asked for."""
+"""The small text-to-image model that ships with us; ``embedded`` names it wherever a base model is asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def resolve(name_or_path: str) -> str:
 
 
 def load_pipeline(name_or_path: str = "embedded", **kwargs: Any):
-    """Load a pipeline as ``DiffusionPipeline.from_pretrained`` does, where ``embedded`` names the model that ships here.
+    """Load a pipeline as ``DiffusionPipeline.from_pretrained`` does; ``embedded`` names the model that ships here.
 
     Only safetensors are read. The embedded model is stored in half precision and computes in float32 unless
     ``dtype`` says otherwise.

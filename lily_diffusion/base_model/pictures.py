@@ -168,7 +168,9 @@ def _pose(scene: Scene, side: int) -> torch.Tensor:
     turn = torch.tensor(scene.angle * side).deg2rad()
     x = 2 * scene.shift[0] + (0.48 * side if scene.style == "two" else 0.0)
     y = 2 * scene.shift[1] * (side if scene.style == "two" else 1)
-    rotation = torch.stack([torch.cos(turn), -torch.sin(turn), torch.sin(turn), torch.cos(turn)]).view(2, 2) / scene.scale
+    rotation = (
+        torch.stack([torch.cos(turn), -torch.sin(turn), torch.sin(turn), torch.cos(turn)]).view(2, 2) / scene.scale
+    )
     return torch.cat([rotation, rotation @ torch.tensor([[-x], [-y]])], dim=1)
 
 
