@@ -44,7 +44,7 @@ def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: st
     projections = find_projections(model)
     if isinstance(adapter, LilyConfig):
         groups = plan_groups(select(projections, adapter.target_modules), adapter)
-        adapter = LilyAdapter(adapter, groups).to(next(model.parameters()).device)
+        adapter = LilyAdapter(adapter, groups).to(next(model.parameters()).device).train(model.training)
     else:
         check_fits(adapter.groups, model)
     state = model.__dict__.get(STATE) or _prepare(model)
@@ -109,11 +109,8 @@ def _prepare(model: nn.Module) -> LilyState:
 
 
 def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Wrap processors that were assigned directly, follow the model's mode, and read the call's ``{"scale": s}``."""
+    """Wrap processors that were assigned directly, and read the call's ``{"scale": s}``."""
     state = model.__dict__[STATE]
-    for adapter in state.adapters.values():
-        if adapter.training != model.training:
-            adapter.train(model.training)
     for attention in state.attentions:
         wrap_processor(attention)
     options = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})

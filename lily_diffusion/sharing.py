@@ -147,8 +147,11 @@ def plan_groups(projections: list[Projection], config: LilyConfig) -> tuple[Grou
 class HasGroups(Protocol):
     """A LilyAdapter or a LilyHeader."""
 
-    groups: tuple[Group, ...]
-    config: LilyConfig
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+
+    @property
+    def config(self) -> LilyConfig: ...
 
 
 def group_table(adapter: HasGroups) -> str:

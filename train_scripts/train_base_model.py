@@ -16,20 +16,19 @@ Five stages, each resumable (run the same command again; --stage runs one of the
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import random
 import shutil
-import sys
-import time
 from pathlib import Path
 
+import diffusers
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from lily_diffusion import base_model
 from lily_diffusion.base_model.architecture import (
     all_captions,
     new_scheduler,
@@ -38,6 +37,7 @@ from lily_diffusion.base_model.architecture import (
     new_unet,
     new_vae,
 )
+from lily_diffusion.base_model.fitting import atomically, fit
 from lily_diffusion.base_model.pictures import HELD_OUT, NAMES, Scene, describe, draw, load_emoji, random_scene
 
 STAGES = ("vae", "text_encoder", "unet", "decoder", "export")
@@ -225,63 +225,11 @@ def train_unet(args: argparse.Namespace) -> None:
     fit("unet", unet, loss, args.unet_steps, args.unet_lr, args, ema=0.999)
 
 
-# ---------------------------------------------------------------- the loop
-
-
-def fit(name: str, model, loss, steps: int, lr: float, args: argparse.Namespace, ema: float | None = None) -> None:
-    """Minimise `loss(rng)` with AdamW: warm-up, constant rate, linear decay over the last fifth of `steps`.
-
-    The state is in ``<output_dir>/<name>.pt`` and is picked up again. With `ema`, `model` ends as the running average.
-    """
-    path = Path(args.output_dir) / f"{name}.pt"
-    optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    average = [p.detach().clone() for p in model.parameters()] if ema else []
-    start, trend = 0, None
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, start, trend = state["average"], state["step"], state["trend"]
-    model.train()
-    progress, saved = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=10), time.monotonic()
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 200, (steps - step) / (steps / 5))
-        torch.manual_seed(args.seed * 1_000_003 + step)
-        value = loss(random.Random(f"{args.seed} {step}"))
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if ema:
-            keep = min(ema, (step + 1) / (step + 10))
-            torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - keep)
-        if not math.isfinite(value.item()):
-            sys.exit(f"{name}: the loss is {value.item()} at step {step}; start again from {path} with a smaller rate")
-        trend = value.item() if trend is None else 0.99 * trend + 0.01 * value.item()
-        progress.set_postfix(loss=f"{trend:.4f}", refresh=False)
-        if time.monotonic() - saved > 60 * args.checkpointing_minutes or step + 1 == steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-            state |= {"step": step + 1, "trend": trend}
-            atomically(path, lambda temporary, state=state: torch.save(state, temporary))
-            saved = time.monotonic()
-    if ema:
-        for p, a in zip(model.parameters(), average, strict=True):
-            p.data.copy_(a)
-    model.eval()
-
-
-def atomically(path: Path, write) -> None:
-    temporary = path.with_suffix(".writing")
-    write(temporary)
-    os.replace(temporary, path)
-
-
 # ---------------------------------------------------------------- export
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write ``<output_dir>/pipeline``: the whole StableDiffusionPipeline in half precision."""
+    """Write ``<output_dir>/pipeline``: the whole StableDiffusionPipeline in half precision, with its model card."""
     out = Path(args.output_dir)
     unet = new_unet()
     state = torch.load(out / "unet.pt", weights_only=True)
@@ -300,6 +248,9 @@ def export(args: argparse.Namespace) -> None:
     temporary = out / "pipeline.writing"
     shutil.rmtree(temporary, ignore_errors=True)
     pipe.to(dtype=torch.float16).save_pretrained(temporary)
+    card = (Path(base_model.__file__).parent / "model_card.md").read_text()
+    facts = {"steps": state["step"], "loss": f"{state['trend']:.4f}", "torch": torch.__version__}
+    (temporary / "README.md").write_text(card.format(**facts, names=", ".join(NAMES), diffusers=diffusers.__version__))
     shutil.rmtree(out / "pipeline", ignore_errors=True)
     os.replace(temporary, out / "pipeline")
     size = sum(f.stat().st_size for f in (out / "pipeline").rglob("*") if f.is_file()) / 1e6

@@ -1,0 +1,210 @@
+"""lily-diffusion generate: prompts and adapters in; PNGs that carry their recipe, and a grid, out."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ui.recipe import MAX_SEED, Recipe, UsedAdapter, png_info
+
+from . import base_model
+from .grid import labelled_grid
+from .loaders import load_lily_weights, set_adapters
+from .save_and_load import read_lily_header
+
+EXAMPLES = """\
+examples:
+  # the small model that ships with the package needs no download
+  lily-diffusion generate --prompt "a cat on a red background" --num_images 4
+
+  # two adapters at once, each with its weight, on two prompts; the grid shows everything side by side
+  lily-diffusion generate --adapter robot.safetensors:0.8 --adapter bear=teddy_bear.safetensors:0.6 \\
+    --prompt "a sks robot on a blue background" --prompt "a zwx bear on a yellow background" --seed 7
+
+  # any diffusers pipeline, from a folder or the hub
+  lily-diffusion generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --adapter dog.safetensors \\
+    --prompt "a photo of sks dog on the moon" --steps 30
+
+Every PNG carries its settings; drop it onto the page (lily-diffusion ui) to make it again.
+"""
+
+
+class AdapterSpec(NamedTuple):
+    """One ``--adapter [NAME=]FILE[:WEIGHT]``."""
+
+    name: str
+    file: Path
+    weight: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--prompt", action="append", required=True, metavar="TEXT", help="what to draw; may be repeated")
+    add("--negative_prompt", default="", metavar="TEXT", help="what to keep away from")
+    add(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE[:WEIGHT]",
+        help="a Lily file and its weight (default: 1); may be repeated: the adapters are blended",
+    )
+    add(
+        "--model",
+        default="embedded",
+        metavar="NAME",
+        help="'embedded', a pipeline's folder, or a hub id (default: embedded)",
+    )
+    add(
+        "--num_images",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pictures of each prompt, with a seed of their own (default: 1)",
+    )
+    add(
+        "--seed", type=int, help="of the first picture, the next ones count up (default: drawn; the file names show it)"
+    )
+    add("--steps", type=int, default=25, help="denoising steps (default: 25)")
+    add("--guidance_scale", type=float, help="how closely the prompt is followed (default: 3 for embedded, else 7.5)")
+    add("--height", type=int, help="in pixels (default: the model's own)")
+    add("--width", type=int, help="in pixels (default: the model's own)")
+    add("--device", help="such as cuda or cpu (default: cuda if there is one)")
+    add(
+        "--output_dir",
+        type=Path,
+        default=Path("outputs/generate"),
+        metavar="FOLDER",
+        help="(default: outputs/generate)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw every prompt, save each picture with its recipe, and a grid when there are several."""
+    for name in ("num_images", "steps", "height", "width"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, not {getattr(args, name)}.")
+    specs = parse_adapters(args.adapter)
+    first = random.randrange(2**31) if args.seed is None else args.seed
+    if not 0 <= first <= MAX_SEED - args.num_images:
+        raise ValueError(f"--seed must be from 0 to {MAX_SEED - args.num_images}, not {first}.")
+    pipe, recipes = _load(args, specs), _recipes(args, specs, first)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(p.name[:5]) for p in args.output_dir.glob("[0-9][0-9][0-9][0-9][0-9]-*.png")), default=0)
+    rows = []
+    for row in _draw(pipe, recipes):
+        for image, recipe in row:
+            path = args.output_dir / f"{number:05d}-{recipe.seed}.png"
+            image.save(path, pnginfo=png_info(recipe))
+            print(path)
+            number += 1
+        rows.append([image for image, _ in row])
+    if len(rows) * len(rows[0]) > 1:
+        path = args.output_dir / f"{number:05d}-grid.png"
+        labelled_grid(rows, args.prompt, [f"seed {first + i}" for i in range(args.num_images)]).save(path)
+        print(path)
+    return 0
+
+
+def parse_adapters(texts: Sequence[str]) -> list[AdapterSpec]:
+    """Make sense of ``[NAME=]FILE[:WEIGHT]``. Without a NAME the file's own name serves.
+
+    Raises:
+        ValueError: a file is missing or a name is given twice.
+    """
+    specs: list[AdapterSpec] = []
+    for text in texts:
+        name, mark, rest = text.partition("=")
+        if not mark or not name or Path(text).exists():
+            name, rest = "", text
+        file, weight = rest, 1.0
+        if not Path(rest).exists():
+            head, mark, tail = rest.rpartition(":")
+            if mark and head:
+                try:
+                    file, weight = head, float(tail)
+                except ValueError:
+                    raise ValueError(f"the weight of --adapter {text} must be a number, not {tail!r}.") from None
+        if not Path(file).is_file():
+            raise ValueError(f"there is no adapter file {file}.")
+        name = name or re.sub(r"\W", "_", Path(file).stem)
+        if name in [spec.name for spec in specs]:
+            raise ValueError(f"two adapters are named {name!r}; write --adapter OTHER_NAME={file}.")
+        specs.append(AdapterSpec(name, Path(file), weight))
+    return specs
+
+
+def _load(args: argparse.Namespace, specs: list[AdapterSpec]) -> Any:
+    model = args.model
+    if not Path(base_model.resolve(model)).is_dir() and (model.count("/") != 1 or model.startswith((".", "/"))):
+        raise ValueError(
+            f"there is no pipeline folder {model}; name a folder, a hub id such as owner/model, or 'embedded'."
+        )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        pipe = base_model.load_pipeline(model, dtype=torch.float16 if device.startswith("cuda") else torch.float32)
+    except Exception as error:  # hub, file and configuration errors are of many kinds, and all mean the same here
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"the model {model} cannot be loaded: {reason}") from error
+    for spec in specs:
+        load_lily_weights(pipe, spec.file, spec.name)
+    if specs:
+        set_adapters(pipe, [spec.name for spec in specs], [spec.weight for spec in specs])
+    args.width = args.width or _default_size(pipe)
+    args.height = args.height or _default_size(pipe)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _default_size(pipe: Any) -> int:
+    """Edge in pixels of the pictures that the model was made for."""
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    size = getattr(pipe, "default_sample_size", None) or denoiser.config.sample_size
+    return size * pipe.vae_scale_factor
+
+
+def _recipes(args: argparse.Namespace, specs: list[AdapterSpec], first: int) -> list[list[Recipe]]:
+    """One row a prompt, one recipe a picture; the recipe is also what the PNG carries."""
+    used = tuple(UsedAdapter(s.name, read_lily_header(s.file).content_hash, s.weight) for s in specs)
+    guidance = args.guidance_scale
+    if guidance is None:
+        guidance = 3.0 if args.model == "embedded" else 7.5
+    model = Path(args.model).resolve().name if Path(args.model).is_dir() else args.model  # pictures carry no paths
+
+    def recipe(prompt: str, seed: int) -> Recipe:
+        settings = (args.steps, guidance, args.width, args.height, seed)
+        return Recipe(prompt, args.negative_prompt, *settings, base_model=model, adapters=used)
+
+    return [[recipe(prompt, first + i) for i in range(args.num_images)] for prompt in args.prompt]
+
+
+def _draw(pipe: Any, recipes: list[list[Recipe]]) -> Iterator[list[tuple[Image.Image, Recipe]]]:
+    """Yield rows of (picture, recipe). Pictures are drawn one by one, as on the page, so a recipe repeats exactly."""
+    with tqdm(total=sum(recipe.steps for row in recipes for recipe in row), unit="step", desc="drawing") as progress:
+
+        def step_end(pipe, step, timestep, tensors):
+            progress.update()
+            return tensors
+
+        for row in recipes:
+            drawn = []
+            for recipe in row:
+                image = pipe(
+                    prompt=recipe.prompt,
+                    **({"negative_prompt": recipe.negative_prompt} if recipe.negative_prompt else {}),
+                    num_inference_steps=recipe.steps,
+                    guidance_scale=recipe.guidance_scale,
+                    width=recipe.width,
+                    height=recipe.height,
+                    generator=torch.Generator("cpu").manual_seed(recipe.seed),
+                    callback_on_step_end=step_end,
+                ).images[0]
+                drawn.append((image, recipe))
+            yield drawn
