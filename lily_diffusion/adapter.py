@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +36,12 @@ class LilyAdapter(nn.Module):
         self.lily_B = nn.ParameterList(torch.zeros(num_B, r, g.out_features) for g in groups)
         self.lily_router = nn.ModuleList(nn.ParameterList(torch.empty(router_shape) for _ in g.layers) for g in groups)
         self._place = {layer: (i, g.A_of_layer[n], n) for i, g in enumerate(groups) for n, layer in enumerate(g.layers)}
-        self.recorder = None  # inspection.record_routing hangs itself here
+        self.recorder: Any = None  # inspection.record_routing hangs itself here
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw A and the routers, and set the experts to zero."""
-        for matrix in [A for As in self.lily_A for A in As] + [R for Rs in self.lily_router for R in Rs]:
+        for matrix in [*self.lily_A.parameters(), *self.lily_router.parameters()]:
             if matrix.ndim == 1:  # static logits differ from layer to layer, or the experts could never part
                 nn.init.normal_(matrix)
             else:
@@ -56,7 +57,9 @@ class LilyAdapter(nn.Module):
     def tensors(self, layer: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A (r, in), B (num_B, r, out) and the router (num_B, r), or logits (num_B,), of one layer."""
         i, a, n = self._place[layer]
-        return self.lily_A[i][a], self.lily_B[i], self.lily_router[i][n]
+        As: Any = self.lily_A[i]
+        routers: Any = self.lily_router[i]
+        return As[a], self.lily_B[i], routers[n]
 
     def forward(self, layer: str, x: torch.Tensor) -> torch.Tensor:
         """The layer's update for its input: x (batch, tokens, in) -> (batch, tokens, out), in the adapter's dtype."""

@@ -113,5 +113,5 @@ def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Non
     state = model.__dict__[STATE]
     for attention in state.attentions:
         wrap_processor(attention)
-    options = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})
+    options: dict[str, Any] = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})
     state.call_scale = options.get("scale", 1.0)

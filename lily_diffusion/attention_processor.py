@@ -108,11 +108,12 @@ class ProjectionView:
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y = self._linear(x, *args, **kwargs)
         if self._widths is None:
-            return self._state.update(self._layers[0], x, y)
+            return self._update(self._layers[0], x, y)
         parts = y.split(self._widths, dim=-1)
-        return torch.cat(
-            [self._state.update(n, x, part) if n else part for n, part in zip(self._layers, parts, strict=True)], dim=-1
-        )
+        return torch.cat([self._update(n, x, part) for n, part in zip(self._layers, parts, strict=True)], dim=-1)
+
+    def _update(self, layer: str | None, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return y if layer is None else self._state.update(layer, x, y)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._linear, name)
@@ -120,13 +121,13 @@ class ProjectionView:
 
 def wrap(processor: Any) -> Any:
     """A processor that does what `processor` does on an `AttentionView`."""
-    kind = type(processor)
+    kind: Any = type(processor)
     if (
         kind.__call__ is not object.__call__
         and hasattr(processor, "__dict__")
         and not callable_without_class(processor)
     ):
-        wrapper = object.__new__(_subclass(kind))
+        wrapper: Any = object.__new__(_subclass(kind))
         object.__setattr__(wrapper, "__dict__", processor.__dict__)
         return wrapper
     return _composed(processor)
@@ -138,7 +139,7 @@ def callable_without_class(processor: Any) -> bool:
 
 
 @functools.cache
-def _subclass(kind: type) -> type:
+def _subclass(kind: Any) -> Any:
     call = kind.__call__
 
     @functools.wraps(call)  # diffusers drops keyword arguments that it cannot see in the signature
@@ -153,7 +154,7 @@ def _subclass(kind: type) -> type:
 
 
 def _rewrap(kind: type, state: dict[str, Any]) -> Any:
-    wrapper = object.__new__(_subclass(kind))
+    wrapper: Any = object.__new__(_subclass(kind))
     object.__setattr__(wrapper, "__dict__", state)
     return wrapper
 
@@ -201,7 +202,8 @@ def _set_processor(attention: nn.Module, processor: Any, *args: Any, **kwargs: A
     if isinstance(processor, LilyAttnProcessor):
         raise ValueError("This processor already belongs to Lily; set the plain one, Lily wraps it by itself.")
     _assign(attention, attention.__dict__[STATE].inner)
-    type(attention).set_processor(attention, processor, *args, **kwargs)
+    kind: Any = type(attention)
+    kind.set_processor(attention, processor, *args, **kwargs)
     wrap_processor(attention)
 
 

@@ -226,7 +226,7 @@ def unload_lily_weights(pipe_or_model: Any) -> None:
     detach(denoiser(pipe_or_model)[1])
 
 
-def denoiser(pipe_or_model: Any) -> tuple[str, nn.Module]:
+def denoiser(pipe_or_model: Any) -> tuple[str, Any]:
     """("unet" or "transformer", the model) of a pipeline or of the model itself.
 
     Raises:

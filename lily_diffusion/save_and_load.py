@@ -211,10 +211,14 @@ def build_adapter(header: LilyHeader, tensors: Mapping[str, torch.Tensor], name:
 
 def _named(adapter: LilyAdapter, component: str) -> list[tuple[str, torch.nn.Parameter]]:
     """(key in the file, parameter) in the order of ``adapter.named_parameters()``."""
-    As = [(f"lily_A.{i}.{a}", A) for i, As in enumerate(adapter.lily_A) for a, A in enumerate(As)]
-    Bs = [(f"lily_B.{i}", B) for i, B in enumerate(adapter.lily_B)]
-    routers = [(f"{layer}.lily_router", adapter.tensors(layer)[2]) for layer in adapter.layers]
-    return [(f"{component}.{key}", tensor) for key, tensor in As + Bs + routers]
+    layers = iter(adapter.layers)  # group by group, as the routers are
+    return [
+        (
+            f"{component}.{next(layers)}.lily_router" if name.startswith("lily_router") else f"{component}.{name}",
+            parameter,
+        )
+        for name, parameter in adapter.named_parameters()
+    ]
 
 
 def _sound(header: LilyHeader) -> bool:

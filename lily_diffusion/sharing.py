@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -77,7 +77,7 @@ def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def projections_of(name: str, attention: nn.Module) -> list[Projection]:
     """The linear layers of one attention module that belong to it alone, fused aliases left out."""
-    found = []
+    found: list[tuple[str, Any]] = []
     for attribute, child in attention.named_children():
         if attribute == "processor":
             continue

@@ -142,27 +142,28 @@ def train_text_encoder(args: argparse.Namespace) -> None:
     out = Path(args.output_dir)
     tokenizer = new_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
-    model = torch.nn.ModuleDict({"text": new_text_encoder(tokenizer), "project": torch.nn.Linear(256, 1280)})
+    text_encoder, project = new_text_encoder(tokenizer), torch.nn.Linear(256, 1280)
     likeness, emoji = Likeness(), load_emoji(args.emoji_dir, NAMES)
     rng = random.Random(args.seed)
     scenes = [random_scene(rng.choice(list(NAMES)), rng) for _ in range(8192)]
-    views = []
+    parts = []
     for i in tqdm(range(0, len(scenes), 64), desc="pictures' features"):
-        views.append(likeness.features(draw(scenes[i : i + 64], emoji)))
-    views = torch.cat(views)
+        parts.append(likeness.features(draw(scenes[i : i + 64], emoji)))
+    views = torch.cat(parts)
     views = F.normalize(views - views.mean(0), dim=1)
 
     def loss(rng: random.Random) -> torch.Tensor:
         chosen = rng.sample(range(len(scenes)), 128)
         captions = [_loosely(scenes[i], rng) for i in chosen]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        text = F.normalize(model["project"](model["text"](tokens).pooler_output), dim=1)
+        text = F.normalize(project(text_encoder(tokens).pooler_output), dim=1)
         logits = 20 * text @ views[chosen].T
         target = torch.arange(len(chosen))
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
+    model = torch.nn.ModuleDict({"text": text_encoder, "project": project})
     fit("text_encoder", model, loss, args.text_steps, 5e-4, args)
-    model["text"].save_pretrained(out / "text_encoder")
+    text_encoder.save_pretrained(out / "text_encoder")
 
 
 def _loosely(scene: Scene, rng: random.Random) -> str:

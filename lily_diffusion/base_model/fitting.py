@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import os
 import random
@@ -55,7 +56,7 @@ def fit(
         if time.monotonic() - saved > 60 * args.checkpointing_minutes or step + 1 == steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
             state |= {"step": step + 1, "trend": trend}
-            atomically(path, lambda temporary, state=state: torch.save(state, temporary))
+            atomically(path, functools.partial(torch.save, state))
             saved = time.monotonic()
     if ema:
         for p, a in zip(model.parameters(), average, strict=True):
