@@ -104,7 +104,7 @@ def save_lily_weights(
         adapter_name: which adapter; None when there is only one.
         weight_name: the file's name; must end in .safetensors.
         trigger_words: words that call the subject, kept in the header.
-        base_model: id or path of the base; None asks the model.
+        base_model: id of the base, or its folder (only the name is kept); None asks the model.
         metadata: more strings for the header, such as training facts.
         dtype: type of the stored tensors; None keeps the adapter's.
 
@@ -131,7 +131,7 @@ def save_lily_weights(
     if bad:
         raise ValueError(f"{len(bad)} tensors of the adapter are not finite, first {bad[0]}; it is not saved.")
     words = tuple(trigger_words)
-    base_model = base_model or _base_model_of(pipe_or_model)
+    base_model = _public_name(base_model or getattr(pipe_or_model.config, "_name_or_path", None))
     header = make_header(adapter, tensors, component, type(model).__name__, base_model, words, metadata or {})
     write_file(directory / weight_name, tensors, header)
     return directory / weight_name
@@ -241,12 +241,12 @@ def denoiser(pipe_or_model: Any) -> tuple[str, Any]:
     raise ValueError(f"Expected a diffusers pipeline or its UNet or transformer, not {type(pipe_or_model).__name__}.")
 
 
-def _base_model_of(pipe_or_model: Any) -> str | None:
-    """The base's Hub id, ``embedded``, or the name (not the path) of its folder."""
-    source = str(getattr(pipe_or_model.config, "_name_or_path", "") or "")
+def _public_name(base_model: Any) -> str | None:
+    """A Hub id, ``embedded``, or the name of a local folder without the path to it."""
+    source = str(base_model or "")
     if source.startswith(resolve("embedded")):
         return "embedded"
-    return Path(source).name if Path(source).exists() else source or None
+    return Path(source).resolve().name if source and Path(source).exists() else source or None
 
 
 def _dtype_of(model: nn.Module) -> torch.dtype:
