@@ -24,7 +24,7 @@ from pathlib import Path
 import diffusers
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -56,6 +56,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vae_lr", type=float, default=1e-3)
     parser.add_argument("--unet_lr", type=float, default=1e-3)
     parser.add_argument("--checkpointing_minutes", type=float, default=3)
+    parser.add_argument(
+        "--init_from", help="folder of a pipeline made before: its vae and text encoder are kept, its UNet goes on"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the UNet: about a quarter faster on CPU")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -65,7 +68,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     programs = dict(zip(STAGES, (train_vae, train_text_encoder, train_unet, train_decoder, export), strict=True))
-    for stage in STAGES if args.stage == "all" else (args.stage,):
+    if args.init_from:
+        for part in ("vae", "tokenizer", "text_encoder"):
+            if not (Path(args.output_dir) / part).exists():
+                shutil.copytree(Path(args.init_from) / part, Path(args.output_dir) / part)
+    for stage in STAGES[2 * bool(args.init_from) :] if args.stage == "all" else (args.stage,):
         programs[stage](args)
 
 
@@ -184,7 +191,7 @@ def latent_cache(args: argparse.Namespace) -> dict[str, torch.Tensor]:
     vae = AutoencoderKL.from_pretrained(out / "vae")
     tokenizer, text = (
         CLIPTokenizer.from_pretrained(out / "tokenizer"),
-        CLIPTextModel.from_pretrained(out / "text_encoder"),
+        CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32),
     )
     captions = [*all_captions(), ""]
     index = {caption: i for i, caption in enumerate(captions)}
@@ -206,7 +213,8 @@ def latent_cache(args: argparse.Namespace) -> dict[str, torch.Tensor]:
 
 def train_unet(args: argparse.Namespace) -> None:
     """v-prediction on cached latents; one caption in ten is empty (for guidance), one in ten names no colour."""
-    cache, scheduler, unet = latent_cache(args), new_scheduler(), new_unet()
+    cache, scheduler = latent_cache(args), new_scheduler()
+    unet = UNet2DConditionModel.from_pretrained(args.init_from, subfolder="unet") if args.init_from else new_unet()
     alphas = scheduler.alphas_cumprod.view(-1, 1, 1, 1)
     model = torch.compile(unet) if args.compile else unet
     empty = len(cache["embeddings"]) - 1
@@ -238,7 +246,7 @@ def export(args: argparse.Namespace) -> None:
         p.data.copy_(average)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(out / "vae"),
-        text_encoder=CLIPTextModel.from_pretrained(out / "text_encoder"),
+        text_encoder=CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32),
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
         unet=unet,
         scheduler=new_scheduler(),
