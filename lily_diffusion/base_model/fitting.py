@@ -34,6 +34,8 @@ def fit(
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        for p, moments in optimizer.state.items():  # the fused step wants them in the parameters' memory layout
+            moments.update({k: torch.empty_like(p).copy_(m) for k, m in moments.items() if m.shape == p.shape})
         average, start, trend = state["average"], state["step"], state["trend"]
     model.train()
     progress, saved = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=10), time.monotonic()
