@@ -226,7 +226,8 @@ def train_unet(args: argparse.Namespace) -> None:
         draws = torch.rand(32)
         caption = torch.where(draws < 0.1, cache["bare"][chosen], cache["full"][chosen])
         caption = torch.where(draws > 0.9, empty, caption)
-        t = ((torch.arange(32) + torch.rand(32)) / 32 * 1000).long()  # one timestep in each of 32 equal parts
+        u = (torch.arange(32) + torch.rand(32)) / 32  # one timestep in each of 32 parts,
+        t = (1000 * u**0.6).long().clamp(max=999)  # which are finer where noise is strong and the text decides
         signal, spread = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
         with torch.autocast("cpu", torch.bfloat16):
             v = unet(signal * latents + spread * noise, t, cache["embeddings"][caption].float()).sample
