@@ -52,8 +52,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vae_steps", type=int, default=2300, help="steps of 16 pictures")
     parser.add_argument("--decoder_steps", type=int, default=4000, help="steps of 16 pictures")
     parser.add_argument("--text_steps", type=int, default=600, help="steps of 128 captions")
-    parser.add_argument("--unet_steps", type=int, default=40_000, help="steps of 32 latents")
-    parser.add_argument("--num_latents", type=int, default=60_000, help="composed pictures that the UNet learns from")
+    parser.add_argument("--unet_steps", type=int, default=18_000, help="steps of 32 latents")
+    parser.add_argument("--num_latents", type=int, default=40_000, help="composed pictures that the UNet learns from")
     parser.add_argument("--vae_lr", type=float, default=1e-3)
     parser.add_argument("--unet_lr", type=float, default=1e-3)
     parser.add_argument("--checkpointing_minutes", type=float, default=3)
@@ -233,7 +233,7 @@ def train_unet(args: argparse.Namespace) -> None:
             v = unet(signal * latents + spread * noise, t, cache["embeddings"][caption].float()).sample
         return F.mse_loss(v.float(), signal * noise - spread * latents)
 
-    fit("unet", unet, loss, args.unet_steps, args.unet_lr, args, ema=0.999)
+    fit("unet", unet, loss, args.unet_steps, args.unet_lr, args, ema=0.999, decay=0.7)
 
 
 # ---------------------------------------------------------------- export

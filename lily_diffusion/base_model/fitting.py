@@ -20,9 +20,16 @@ Loss = Callable[[random.Random], torch.Tensor]
 
 
 def fit(
-    name: str, model: nn.Module, loss: Loss, steps: int, lr: float, args: argparse.Namespace, ema: float | None = None
+    name: str,
+    model: nn.Module,
+    loss: Loss,
+    steps: int,
+    lr: float,
+    args: argparse.Namespace,
+    ema: float | None = None,
+    decay: float = 0.2,
 ) -> None:
-    """Minimise `loss(rng)` with AdamW: warm-up, constant rate, linear decay over the last fifth of `steps`.
+    """Minimise `loss(rng)` with AdamW: warm-up, a constant rate, then its linear decay over the last part of `steps`.
 
     The state is in ``<output_dir>/<name>.pt`` and is picked up again. With `ema`, `model` ends as the running average.
     """
@@ -41,7 +48,7 @@ def fit(
     progress, saved = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=10), time.monotonic()
     for step in progress:
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 200, (steps - step) / (steps / 5))
+            group["lr"] = lr * min(1, (step + 1) / 200, (steps - step) / (decay * steps))
         torch.manual_seed(args.seed * 1_000_003 + step)
         value = loss(random.Random(f"{args.seed} {step}"))
         value.backward()
