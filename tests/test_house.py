@@ -77,10 +77,9 @@ def test_the_math_needs_torch_alone():
 
 
 def test_no_file_is_longer_than_300_lines():
-    """A whole program of its own may have 400."""
     files = [*FILES, *ROOT.glob("tests/**/*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert not {n: length for n, length in lengths.items() if length > (400 if n.startswith("train_scripts") else 300)}
+    assert not {n: length for n, length in lengths.items() if length > 300}
 
 
 def test_the_package_says_what_it_needs():

