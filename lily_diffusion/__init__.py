@@ -1,7 +1,7 @@
 """Lily adapters for diffusers (Low-Rank Interconnected Adaptation across Layers, arXiv 2407.09946)."""
 
 from .adapter import LilyAdapter
-from .attach import attach, detach
+from .attach import attach, detach, refresh
 from .attention_processor import LilyAttnProcessor
 from .config import LilyConfig
 from .loaders import (
@@ -42,6 +42,7 @@ __all__ = [
     "lily_state_dict",
     "load_lily_weights",
     "read_lily_header",
+    "refresh",
     "save_lily_weights",
     "set_adapters",
     "unload_lily_weights",

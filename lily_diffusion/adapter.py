@@ -61,8 +61,8 @@ class LilyAdapter(nn.Module):
         routers: Any = self.lily_router[i]
         return As[a], self.lily_B[i], routers[n]
 
-    def forward(self, layer: str, x: torch.Tensor) -> torch.Tensor:
-        """The layer's update for its input: x (batch, tokens, in) -> (batch, tokens, out), in the adapter's dtype."""
+    def forward(self, layer: str, x: torch.Tensor, weight: float | torch.Tensor = 1.0) -> torch.Tensor:
+        """The layer's update for x (batch, tokens, in) times `weight`: (batch, tokens, out), in the adapter's dtype."""
         A, B, router = self.tensors(layer)
         if A.device != x.device:  # the adapter lives outside the model and follows it
             self.to(x.device)
@@ -71,7 +71,7 @@ class LilyAdapter(nn.Module):
         x = F.dropout(x.to(A.dtype), config.dropout, self.training)
         if self.recorder is not None:
             self.recorder.see(layer, functional.route(F.linear(x, A), router, config.routing))
-        return functional.delta(x, A, B, router, config.scaling, config.routing)
+        return functional.delta(x, A, B, router, config.scaling * weight, config.routing)
 
     def num_parameters(self) -> int:
         """Unique parameters."""

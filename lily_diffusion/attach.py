@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import torch
 from torch import nn
 
 from .adapter import LilyAdapter
 from .attention_processor import (
     STATE,
+    LilyAttnProcessor,
     LilyState,
     Sites,
     get_adapters,
     get_state,
+    names_read,
     restore_processor,
     shield,
     unknown_adapter,
     wrap_processor,
 )
 from .config import LilyConfig
-from .sharing import attention_modules, find_projections, plan_groups, projections_of, select
+from .sharing import attention_modules, find_projections, plain, plan_groups, projections_of, select
 
 
 def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: str = "default") -> LilyAdapter:
@@ -37,6 +41,7 @@ def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: st
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"attach takes a model such as pipe.unet or pipe.transformer, not {type(model).__name__}.")
+    model = plain(model)
     if not isinstance(adapter_name, str) or not adapter_name:
         raise ValueError(f"adapter_name must be a string that is not empty, not {adapter_name!r}.")
     if adapter_name in get_adapters(model):
@@ -59,16 +64,16 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
     Raises:
         ValueError: there is no adapter of this name.
     """
-    state = get_state(model)
+    state, model = get_state(model), plain(model)
     if adapter_name is not None and adapter_name not in get_adapters(model):
         raise ValueError(unknown_adapter(adapter_name, list(get_adapters(model))))
     if state is None:
         return
     for name in [adapter_name] if adapter_name is not None else list(state.adapters):
-        del state.adapters[name]
-        state.weights.pop(name, None)
+        state.remove(name)
     if not state.adapters:
-        state.hook.remove()
+        for hook in state.hooks:
+            hook.remove()
         for attention in state.attentions:
             restore_processor(attention)
         del model.__dict__[STATE]
@@ -80,7 +85,7 @@ def check_fits(groups: Any, model: nn.Module) -> None:
     wanted = {layer: (g.in_features, g.out_features) for g in groups for layer in g.layers}
     missing = [layer for layer in wanted if layer not in have]
     other = [layer for layer in wanted if layer in have and have[layer] != wanted[layer]]
-    kind = type(model).__name__
+    kind = type(plain(model)).__name__
     if missing:
         raise ValueError(
             f"The adapter is for another base: {len(missing)} of its {len(wanted)} layers are not in this {kind}, "
@@ -94,24 +99,48 @@ def check_fits(groups: Any, model: nn.Module) -> None:
         )
 
 
+def refresh(model: nn.Module) -> None:
+    """Wrap processors that were assigned directly (``attention.processor = ...``) since the model was compiled.
+
+    A model that is not compiled does this by itself before each forward pass.
+    """
+    for attention in get_state(model).attentions if get_state(model) else ():
+        wrap_processor(attention)
+
+
 def _prepare(model: nn.Module) -> LilyState:
     """Wrap the processors of all attention modules and watch over them."""
     state = LilyState()
     for name, attention in attention_modules(model):
         layers = {p.attribute: p.name for p in projections_of(name, attention)}
+        used = names_read(attention.processor)
+        for attribute in [a for a in layers if a.split(".")[0] not in used]:
+            update = functools.partial(_update_outside, state, layers.pop(attribute))
+            state.hooks.append(attention.get_submodule(attribute).register_forward_hook(update))
         attention.__dict__[STATE] = Sites(state, layers)
         wrap_processor(attention)
         shield(attention)
         state.attentions.append(attention)
-    state.hook = model.register_forward_pre_hook(before_forward, with_kwargs=True)
+    state.hooks.append(model.register_forward_pre_hook(before_forward, with_kwargs=True))
     model.__dict__[STATE] = state
     return state
+
+
+def _update_outside(state: LilyState, layer: str, linear: nn.Module, args: tuple, y: torch.Tensor) -> torch.Tensor:
+    """For the rare projection that the model calls outside its processor."""
+    return state.update(layer, args[0], y)
 
 
 def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     """Wrap processors that were assigned directly, and read the call's ``{"scale": s}``."""
     state = model.__dict__[STATE]
     for attention in state.attentions:
-        wrap_processor(attention)
+        if not isinstance(attention.processor, LilyAttnProcessor):
+            if torch.compiler.is_compiling():
+                raise RuntimeError(
+                    "An attention processor of the compiled model was replaced directly, which would silently drop its "
+                    "adapters: call lily_diffusion.refresh(model) after it, or use set_processor."
+                )
+            wrap_processor(attention)
     options: dict[str, Any] = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})
     state.call_scale = options.get("scale", 1.0)

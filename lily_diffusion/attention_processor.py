@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
-from .sharing import FUSED
+from .forward_order import names_in
+from .sharing import FUSED, plain
 
 STATE = "_lily"  # where the model keeps its LilyState and an attention module its Sites
 
@@ -24,23 +25,41 @@ class LilyState:
     def __init__(self) -> None:
         self.adapters: dict[str, LilyAdapter] = {}
         self.weights: dict[str, float] = {}  # active adapters only
+        self.factors: dict[str, torch.Tensor] = {}  # the same as tensors: another weight compiles nothing anew
         self.enabled = True
         self.call_scale = 1.0  # {"scale": s} among the attention keyword arguments of the running call
         self.attentions: list[nn.Module] = []
-        self.hook: Any = None
+        self.hooks: list[Any] = []
 
     def activate(self, weights: dict[str, float]) -> None:
         """Set the active adapters; they are summed in the order of their names, however they were asked for."""
         self.weights = dict(sorted(weights.items()))
+        for name, weight in weights.items():
+            device = next(self.adapters[name].parameters()).device
+            if name not in self.factors or self.factors[name].device != device:
+                self.factors[name] = torch.empty((), device=device)
+            self.factors[name].fill_(weight)
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter."""
+        for table in (self.adapters, self.weights, self.factors):
+            table.pop(name, None)
 
     def update(self, layer: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Add to y (..., out) the weighted sum of all active adapters' updates for x (..., in)."""
         if self.enabled:
-            for name, weight in self.weights.items():
+            for name in self.weights:
                 adapter = self.adapters[name]
-                if weight * self.call_scale != 0 and layer in adapter._place:
-                    y = y + (weight * self.call_scale * adapter(layer, x)).to(y.dtype)
+                if layer in adapter._place:
+                    factor = self._factor(name)
+                    if not isinstance(factor, float) or factor != 0:
+                        y = y + adapter(layer, x, factor).to(y.dtype)
         return y
+
+    def _factor(self, name: str) -> float | torch.Tensor:
+        if torch.compiler.is_compiling():
+            return self.factors[name] * self.call_scale
+        return self.weights[name] * self.call_scale
 
 
 class Sites:
@@ -49,12 +68,14 @@ class Sites:
     def __init__(self, state: LilyState, layers: dict[str, str]):
         self.state = state
         self.layers = layers  # attribute ("to_q", "to_out.0") -> full name
+        self.names = {attribute.split(".")[0] for attribute in layers}  # what a view answers for
+        self.names |= {fused for fused, parts in FUSED.items() if parts[-1] in layers}
         self.inner: Any = None  # the processor that was there
 
 
 def get_state(model: nn.Module) -> LilyState | None:
     """The model's adapters and weights, or None when nothing is attached."""
-    return model.__dict__.get(STATE)
+    return plain(model).__dict__.get(STATE)
 
 
 def get_adapters(model: nn.Module) -> dict[str, LilyAdapter]:
@@ -81,19 +102,19 @@ class AttentionView:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._attention, name)
+        if name not in self._sites.names:
+            return value
         layers = self._sites.layers
         if name in layers:
             return ProjectionView(value, (layers[name],), self._sites.state)
-        if f"{name}.0" in layers:
+        if isinstance(value, nn.ModuleList):
             return [
                 ProjectionView(layer, (layers[f"{name}.{i}"],), self._sites.state) if f"{name}.{i}" in layers else layer
                 for i, layer in enumerate(value)
             ]
-        if name in FUSED and FUSED[name][-1] in layers:
-            parts = tuple(layers.get(part) for part in FUSED[name])
-            widths = [getattr(self._attention, part).out_features for part in FUSED[name]]
-            return ProjectionView(value, parts, self._sites.state, widths)
-        return value
+        parts = tuple(layers.get(part) for part in FUSED[name])
+        widths = [getattr(self._attention, part).out_features for part in FUSED[name]]
+        return ProjectionView(value, parts, self._sites.state, widths)
 
 
 class ProjectionView:
@@ -171,6 +192,15 @@ def _composed(processor: Any) -> LilyAttnProcessor:
         return _composed, (processor,)
 
     return type("LilyComposedProcessor", (LilyAttnProcessor,), {"__call__": __call__, "__reduce_ex__": __reduce_ex__})()
+
+
+def names_read(processor: Any) -> set[str]:
+    """Every name in the code of a processor; a projection that is not among them is called by somebody else."""
+    call = processor if callable_without_class(processor) else type(processor).__call__
+    if call is nn.Module.__call__:
+        call = type(processor).forward
+    names = set(names_in(call, type(processor)))
+    return names.union(*(FUSED[name] for name in FUSED if name in names))
 
 
 def wrap_processor(attention: nn.Module) -> None:

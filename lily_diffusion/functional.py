@@ -53,11 +53,16 @@ def apply(h: torch.Tensor, p: torch.Tensor, B: torch.Tensor, routing: str) -> to
 
 
 def delta(
-    x: torch.Tensor, A: torch.Tensor, B: torch.Tensor, router: torch.Tensor, scaling: float, routing: str
+    x: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    router: torch.Tensor,
+    scaling: float | torch.Tensor,
+    routing: str,
 ) -> torch.Tensor:
     """The update of one projection: x (batch, tokens, in) -> (batch, tokens, out).
 
     A has shape (r, in), B (num_B, r, out), `router` (num_B, r) or, for "static", (num_B,).
     """
-    h = F.linear(x, A)
+    h = F.linear(x.contiguous(), A)  # of a strided x, torch rounds otherwise where A is to be trained
     return scaling * apply(h, route(h, router, routing), B, routing)

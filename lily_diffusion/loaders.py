@@ -24,6 +24,7 @@ from .save_and_load import (
     read_file,
     write_file,
 )
+from .sharing import plain
 
 COMPONENTS = ("unet", "transformer")
 SAFETENSORS_NAME = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -131,7 +132,7 @@ def save_lily_weights(
     if bad:
         raise ValueError(f"{len(bad)} tensors of the adapter are not finite, first {bad[0]}; it is not saved.")
     words = tuple(trigger_words)
-    base_model = _public_name(base_model or getattr(pipe_or_model.config, "_name_or_path", None))
+    base_model = _public_name(base_model or getattr(getattr(pipe_or_model, "config", None), "_name_or_path", None))
     header = make_header(adapter, tensors, component, type(model).__name__, base_model, words, metadata or {})
     write_file(directory / weight_name, tensors, header)
     return directory / weight_name
@@ -235,9 +236,10 @@ def denoiser(pipe_or_model: Any) -> tuple[str, Any]:
     for component in COMPONENTS:
         model = getattr(pipe_or_model, component, None)
         if isinstance(model, nn.Module) and not isinstance(pipe_or_model, nn.Module):
-            return component, model
+            return component, plain(model)
     if isinstance(pipe_or_model, nn.Module):
-        return ("unet" if "UNet" in type(pipe_or_model).__name__ else "transformer"), pipe_or_model
+        model = plain(pipe_or_model)
+        return ("unet" if "UNet" in type(model).__name__ else "transformer"), model
     raise ValueError(f"Expected a diffusers pipeline or its UNet or transformer, not {type(pipe_or_model).__name__}.")
 
 

@@ -233,10 +233,11 @@ def _sound(header: LilyHeader) -> bool:
         and all(
             len(g.layers) == len(g.A_of_layer) > 0
             and all(isinstance(n, int) for n in (g.in_features, g.out_features, *g.A_of_layer))
-            and 0 < header.config.r <= min(g.in_features, g.out_features) <= 2**20
+            and 0 < min(g.in_features, g.out_features) <= max(g.in_features, g.out_features) <= 2**20
             and set(g.A_of_layer) == set(range(len(set(g.A_of_layer))))
             for g in header.groups
         )
+        and header.config.r <= max(min(g.in_features, g.out_features) for g in header.groups)
     )
 
 

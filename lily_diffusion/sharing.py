@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from .config import LilyConfig
+from .forward_order import walk
 
 # A fused projection -> the projections that it stands for when they exist beside it (its rows, in this order).
 FUSED = {
@@ -59,20 +60,19 @@ class Group:
         return self.num_A * config.r * self.in_features + experts + len(self.layers) * router
 
 
+def plain(model: Any) -> nn.Module:
+    """The model itself, where ``torch.compile(model)`` has wrapped it."""
+    return getattr(model, "_orig_mod", model)
+
+
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every attention module with a processor, in forward order (UNets register up_blocks before mid_block)."""
-    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
-    children = [name for name, _ in model.named_children()]
-    rank = {name: i for i, name in enumerate(children)}
-    if {"mid_block", "up_blocks"} <= rank.keys():
-        unet = sorted((name for name in children if name in order), key=order.__getitem__)
-        rank |= dict(zip(unet, sorted(rank[name] for name in unet), strict=True))
-    found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if getattr(module, "processor", None) is not None and not name.startswith("encoder_hid_proj")
-    ]
-    yield from sorted(found, key=lambda item: rank.get(item[0].split(".")[0], 0))
+    """Every attention module with a processor, in forward order."""
+    seen = set()
+    for name, module in walk(plain(model)):
+        if getattr(module, "processor", None) is None or name.startswith("encoder_hid_proj") or id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield name, module
 
 
 def projections_of(name: str, attention: nn.Module) -> list[Projection]:
@@ -122,18 +122,19 @@ def plan_groups(projections: list[Projection], config: LilyConfig) -> tuple[Grou
     """Group projections, given in forward order, by name and shape, and deal out the As.
 
     Raises:
-        ValueError: r is larger than a projection is wide, so that part of it could never be used.
+        ValueError: r is larger than the widest projection, so that no layer could use all of it.
     """
+    widest = max(projections, key=lambda p: min(p.in_features, p.out_features))
+    if config.r > (most := min(widest.in_features, widest.out_features)):
+        raise ValueError(
+            f"r={config.r} is more than any projection is wide; the widest, {widest.name}, is "
+            f"{widest.in_features}->{widest.out_features}. Use r of at most {most}."
+        )
     families: dict[tuple[str, int, int], list[str]] = {}
     for p in projections:
         families.setdefault((p.attribute, p.in_features, p.out_features), []).append(p.name)
     groups = []
     for (attribute, n_in, n_out), layers in families.items():
-        if config.r > min(n_in, n_out):
-            raise ValueError(
-                f"r={config.r} is larger than the smallest side of {attribute} ({n_in}->{n_out}, e.g. {layers[0]}); "
-                f"use r of at most {min(n_in, n_out)} or leave these layers out of target_modules."
-            )
         count = len(layers)
         if config.num_A is None:
             A_of_layer = tuple(i // config.stride_A for i in range(count))

@@ -11,13 +11,14 @@ LAYERS = [  # imports run downward only; neighbours on one line do not import ea
     ["lily_diffusion.generate", "lily_diffusion.demo"],
     ["train_scripts", "ui", "benchmarks"],
     ["lily_diffusion.training"],
+    ["lily_diffusion.testing"],
     ["lily_diffusion.inspection", "lily_diffusion.loaders"],
     ["lily_diffusion.attach", "lily_diffusion.blend", "lily_diffusion.save_and_load"],
     ["lily_diffusion.attention_processor"],
     ["lily_diffusion.adapter"],
     ["lily_diffusion.sharing"],
     ["lily_diffusion.config"],
-    ["lily_diffusion.functional", "lily_diffusion.base_model", "lily_diffusion.grid"],
+    ["lily_diffusion.functional", "lily_diffusion.forward_order", "lily_diffusion.base_model", "lily_diffusion.grid"],
 ]
 FENCES = {"gradio": ["ui"], "accelerate": ["lily_diffusion.training", "train_scripts"], "peft": ["benchmarks"]}
 RANK = {unit: rank for rank, line in enumerate(LAYERS) for unit in line}
