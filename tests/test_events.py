@@ -1,5 +1,7 @@
 """What users do after attaching: the adapter's effect is still exactly there, on a UNet and on a DiT."""
 
+import copy
+import pickle
 import types
 
 import diffusers
@@ -231,6 +233,15 @@ def test_model_offload(case):
 def test_group_offload(case, how, tmp_path):
     blocks = {"num_blocks_per_group": 1} if how == "block_level" else {}
     case.model.enable_group_offload(onload_device=torch.device("cpu"), offload_type=how, **blocks)
+    case.still_there(exactly=True)
+
+
+def test_copies(case):
+    for other in (copy.deepcopy(case.model), pickle.loads(pickle.dumps(case.model))):
+        with torch.no_grad():
+            assert torch.equal(other(**case.inputs, return_dict=False)[0], case.adapted)
+            detach(other)
+            assert torch.equal(other(**case.inputs, return_dict=False)[0], case.base)
     case.still_there(exactly=True)
 
 
