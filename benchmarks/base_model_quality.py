@@ -17,7 +17,16 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.measures import RESULTS, as_images, as_tensor, background_colours, conditions, percent, write_results
+from benchmarks.measures import (
+    RESULTS,
+    as_images,
+    as_tensor,
+    background_colours,
+    conditions,
+    percent,
+    save_sheet,
+    write_results,
+)
 from lily_diffusion import base_model
 from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import COLOURS, NAMES, Scene, draw, load_emoji, random_scene
@@ -134,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     write_results("base_model_quality", result, "\n".join(text), Path(args.output_dir))
     sheet = contact_sheet(as_images(drawn[:SHOWN]), prompts[:SHOWN], columns=10, scale=4)
-    sheet.save(Path(args.output_dir) / "base_model_quality.png")
+    save_sheet(sheet, Path(args.output_dir) / "base_model_quality.png")
     print("\n".join(text), f"\n\nwritten to {args.output_dir}/base_model_quality.{{json,md,png}}")
 
 

@@ -31,6 +31,7 @@ from benchmarks.measures import (
     background_colours,
     conditions,
     percent,
+    save_sheet,
     write_json,
     write_results,
 )
@@ -67,7 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--learning_rate", type=float, default=1e-3)
     add("--max_train_steps", type=int, default=200)
     add("--train_batch_size", type=int, default=4)
-    add("--mixed_precision", choices=("no", "bf16"), default="bf16")
+    add("--mixed_precision", choices=("no", "bf16"), default="no")
     add("--seed", type=int, default=0, help="of training")
     return parser.parse_args(argv)
 
@@ -209,7 +210,7 @@ def report(results: list[dict[str, Any]], settings: dict[str, Any], args: argpar
         lines.append(f"| {r['subject']} | {r['class']} | {likenesses} | {colours} | {r['training_seconds']:.0f} |")
     whole = {"settings": settings, "means": means, "subjects": results, "conditions": conditions()}
     write_results("subjects", whole, "\n".join(lines), Path(args.results_dir))
-    sheet(results, Path(args.work_dir)).save(Path(args.results_dir) / "subjects.png")
+    save_sheet(sheet(results, Path(args.work_dir)), Path(args.results_dir) / "subjects.png")
     print("\n".join(lines), f"\n\nwritten to {args.results_dir}/subjects.{{json,md,png}}")
 
 

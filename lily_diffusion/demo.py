@@ -47,7 +47,7 @@ COLUMNS: dict[str, dict[str, float]] = {
     "base": {},
     "robot at 0.5": {"robot": 0.5},
     "robot at 1.0": {"robot": 1.0},
-    "robot at 1.0 and bear at 1.0": {"robot": 1.0, "teddy_bear": 1.0},
+    "robot at 0.7 and bear at 0.7": {"robot": 0.7, "teddy_bear": 0.7},
 }
 STEPS, GUIDANCE, SEED = 25, 3.0, 3
 

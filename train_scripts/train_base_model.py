@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vae_steps", type=int, default=2300, help="steps of 16 pictures")
     parser.add_argument("--decoder_steps", type=int, default=4000, help="steps of 16 pictures")
     parser.add_argument("--text_steps", type=int, default=600, help="steps of 128 captions")
-    parser.add_argument("--unet_steps", type=int, default=18_000, help="steps of 32 latents")
+    parser.add_argument("--unet_steps", type=int, default=14_500, help="steps of 32 latents")
     parser.add_argument("--num_latents", type=int, default=40_000, help="composed pictures that the UNet learns from")
     parser.add_argument("--vae_lr", type=float, default=1e-3)
     parser.add_argument("--unet_lr", type=float, default=1e-3)

@@ -107,7 +107,7 @@ def _adapter(parser: argparse.ArgumentParser) -> None:
     add("--rank", type=int, default=32, help="width of the adapter (default: 32)")
     add("--stride_A", type=int, default=4, help="how many neighbouring layers share one A (default: 4)")
     add("--num_B", type=int, default=4, help="B experts in each group of layers (default: 4)")
-    add("--scaling", type=float, default=1.0, help="multiplier of the adapter, fixed for its life (default: 1)")
+    add("--scaling", type=float, default=2.0, help="multiplier of the adapter, fixed for its life (default: 2)")
     add("--routing", default="sample", choices=("sample", "batch", "token", "static"),
         help="over what the router averages: each image alone, the batch as published, no average, or no router input")
     add("--lily_dropout", type=float, default=0.0, help="dropout on the adapter's input (default: 0)")
