@@ -24,7 +24,6 @@ from benchmarks.measures import (
     background_colours,
     conditions,
     percent,
-    save_sheet,
     write_results,
 )
 from lily_diffusion import base_model
@@ -143,8 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     ]
     write_results("base_model_quality", result, "\n".join(text), Path(args.output_dir))
     sheet = contact_sheet(as_images(drawn[:SHOWN]), prompts[:SHOWN], columns=10, scale=4)
-    save_sheet(sheet, Path(args.output_dir) / "base_model_quality.png")
-    print("\n".join(text), f"\n\nwritten to {args.output_dir}/base_model_quality.{{json,md,png}}")
+    sheet.save(Path(args.output_dir) / "base_model_quality.jpg", quality=90)
+    print("\n".join(text), f"\n\nwritten to {args.output_dir}/base_model_quality.{{json,md,jpg}}")
 
 
 if __name__ == "__main__":

@@ -73,11 +73,6 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """A sheet of pictures in 256 colours, which take a third of the bytes and look the same."""
-    sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
-
-
 def write_results(name: str, result: dict[str, Any], text: str, folder: Path = RESULTS) -> None:
     """Write ``<folder>/<name>.json`` and ``<folder>/<name>.md``; the conditions close the second."""
     folder.mkdir(parents=True, exist_ok=True)

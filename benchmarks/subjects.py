@@ -31,7 +31,6 @@ from benchmarks.measures import (
     background_colours,
     conditions,
     percent,
-    save_sheet,
     write_json,
     write_results,
 )
@@ -210,8 +209,8 @@ def report(results: list[dict[str, Any]], settings: dict[str, Any], args: argpar
         lines.append(f"| {r['subject']} | {r['class']} | {likenesses} | {colours} | {r['training_seconds']:.0f} |")
     whole = {"settings": settings, "means": means, "subjects": results, "conditions": conditions()}
     write_results("subjects", whole, "\n".join(lines), Path(args.results_dir))
-    save_sheet(sheet(results, Path(args.work_dir)), Path(args.results_dir) / "subjects.png")
-    print("\n".join(lines), f"\n\nwritten to {args.results_dir}/subjects.{{json,md,png}}")
+    sheet(results, Path(args.work_dir)).save(Path(args.results_dir) / "subjects.jpg", quality=90)
+    print("\n".join(lines), f"\n\nwritten to {args.results_dir}/subjects.{{json,md,jpg}}")
 
 
 def sheet(results: list[dict[str, Any]], work_dir: Path) -> Image.Image:
