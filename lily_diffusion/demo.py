@@ -38,16 +38,15 @@ TRAINING = {
 }
 PROMPTS = (
     "a sks robot on a teal background",
-    "a small sks robot on a pink background",
-    "a pencil sketch of a sks robot on a white background",
-    "a zwx bear on a yellow background",
+    "a sks robot on a yellow background",
+    "a zwx bear on a blue background",
     "a cat on a red background",
 )
 COLUMNS: dict[str, dict[str, float]] = {
     "base": {},
     "robot at 0.5": {"robot": 0.5},
     "robot at 1.0": {"robot": 1.0},
-    "robot at 0.7 and bear at 0.7": {"robot": 0.7, "teddy_bear": 0.7},
+    "robot at 0.6 and bear at 0.9": {"robot": 0.6, "teddy_bear": 0.9},
 }
 STEPS, GUIDANCE, SEED = 25, 3.0, 3
 
