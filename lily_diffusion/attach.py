@@ -104,7 +104,8 @@ def refresh(model: nn.Module) -> None:
 
     A model that is not compiled does this by itself before each forward pass.
     """
-    for attention in get_state(model).attentions if get_state(model) else ():
+    state = get_state(model)
+    for attention in state.attentions if state else ():
         wrap_processor(attention)
 
 

@@ -196,10 +196,11 @@ def _composed(processor: Any) -> LilyAttnProcessor:
 
 def names_read(processor: Any) -> set[str]:
     """Every name in the code of a processor; a projection that is not among them is called by somebody else."""
-    call = processor if callable_without_class(processor) else type(processor).__call__
+    kind: Any = type(processor)
+    call = processor if callable_without_class(processor) else kind.__call__
     if call is nn.Module.__call__:
-        call = type(processor).forward
-    names = set(names_in(call, type(processor)))
+        call = kind.forward
+    names = set(names_in(call, kind))
     return names.union(*(FUSED[name] for name in FUSED if name in names))
 
 

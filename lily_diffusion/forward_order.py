@@ -23,7 +23,7 @@ def walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     yield name, module
     prefix = f"{name}." if name else ""
     children: dict[str, Any] = dict(module.named_children())
-    kind = type(module)
+    kind: Any = type(module)
     if len(children) > 1:
         mentioned = [child for child in names_in(kind.forward, kind) if child in children]
         places = iter(mentioned)
