@@ -49,7 +49,7 @@ def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: st
     projections = find_projections(model)
     if isinstance(adapter, LilyConfig):
         groups = plan_groups(select(projections, adapter.target_modules), adapter)
-        adapter = LilyAdapter(adapter, groups).to(next(model.parameters()).device).train(model.training)
+        adapter = LilyAdapter(adapter, groups).to(home(model)).train(model.training)
     else:
         check_fits(adapter.groups, model)
     state = model.__dict__.get(STATE) or _prepare(model)
@@ -77,6 +77,11 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
         for attention in state.attentions:
             restore_processor(attention)
         del model.__dict__[STATE]
+
+
+def home(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU for an offloaded one (adapters follow what they are given)."""
+    return next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
 
 
 def check_fits(groups: Any, model: nn.Module) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .attach import attach, check_fits, detach
+from .attach import attach, check_fits, detach, home
 from .attention_processor import get_adapters, get_state, unknown_adapter
 from .base_model import resolve
 from .blend import get_weights, set_enabled, set_weights
@@ -81,7 +81,7 @@ def load_lily_weights(
         name = path.name
         header, tensors = read_file(path)
     check_compatible(header, pipe_or_model)
-    adapter = build_adapter(header, tensors, name).to(model.device, _dtype_of(model)).requires_grad_(False).eval()
+    adapter = build_adapter(header, tensors, name).to(home(model), _dtype_of(model)).requires_grad_(False).eval()
     attach(model, adapter, adapter_name)
     return adapter_name
 

@@ -19,7 +19,7 @@ from .adapter import LilyAdapter
 from .attach import attach, detach
 from .config import LilyConfig
 from .loaders import load_lily_weights, save_lily_weights, set_adapters
-from .sharing import attention_modules, find_projections
+from .sharing import attention_modules, find_projections, select
 
 CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
 
@@ -59,7 +59,7 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], config: LilyConfig 
     Raises:
         ValueError: the model has nothing that Lily can adapt.
     """
-    projections = find_projections(model)
+    projections = select(find_projections(model), None)
     counts: dict[str, int] = {}
     for p in projections:
         counts[p.attribute] = counts.get(p.attribute, 0) + 1

@@ -10,7 +10,12 @@ from .conftest import awaken
 from .zoo import build
 
 CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
-NAMES = {"unet": "UNet2DConditionModel (Stable Diffusion 1.5)", "dit": "FluxTransformer2DModel"}
+NAMES = {
+    "unet": "UNet2DConditionModel (Stable Diffusion 1.5)",
+    "dit": "FluxTransformer2DModel",
+    "sd3": "SD3Transformer2DModel",
+    "pixart": "PixArtTransformer2DModel",
+}
 
 
 class Case:

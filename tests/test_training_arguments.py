@@ -32,7 +32,6 @@ pytest_plugins = ("tests.training_base",)  # its fixtures: base, pictures, argum
         ({"adam_beta1": 1}, "--adam_beta1"),
         ({"lr_warmup_steps": 5}, "constant has no warm-up"),
         ({"lr_scheduler": "piecewise_constant"}, "need each other"),
-        ({"use_8bit_adam": True}, "bitsandbytes"),
         ({"validation_steps": 5}, "without --validation_prompt"),
         ({"validation_prompt": "x", "validation_steps": 5, "validation_epochs": 5}, "not both"),
     ],
@@ -42,12 +41,18 @@ def test_contradictions_are_refused(arguments, flags, sentence):
         complete(arguments(**flags))
 
 
+def test_8_bit_adamw_asks_for_its_package(arguments, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(TrainingError, match="bitsandbytes, which is not installed"):
+        complete(arguments(use_8bit_adam=True))
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         ({"resolution": 17}, "--resolution 17 is not a multiple of 2"),
         ({"rank": 0}, "r must be"),
-        ({"rank": 99}, "r=99 is larger"),
+        ({"rank": 99}, "r=99 is more than"),
         ({"target_modules": ["to_q", "to_nothing"]}, "to_nothing"),
         ({"mixed_precision": "fp16"}, "needs a GPU"),
         ({"lr_scheduler": "linear", "lr_warmup_steps": 4}, "leaves none of 4 steps"),
