@@ -16,6 +16,7 @@ Five stages, each resumable (run the same command again; --stage runs one of the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -259,6 +260,10 @@ def export(args: argparse.Namespace) -> None:
     temporary = out / "pipeline.writing"
     shutil.rmtree(temporary, ignore_errors=True)
     pipe.to(dtype=torch.float16).save_pretrained(temporary)
+    for file in temporary.rglob("config.json"):  # where the parts lay while they were made concerns nobody
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n")
     card = (Path(base_model.__file__).parent / "model_card.md").read_text()
     facts = {"steps": state["step"], "loss": f"{state['trend']:.4f}", "torch": torch.__version__}
     (temporary / "README.md").write_text(card.format(**facts, names=", ".join(NAMES), diffusers=diffusers.__version__))
