@@ -17,15 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.measures import (
-    RESULTS,
-    as_images,
-    as_tensor,
-    background_colours,
-    conditions,
-    percent,
-    write_results,
-)
+from benchmarks.measures import RESULTS, as_images, as_tensor, background_colours, conditions, percent, write_results
 from lily_diffusion import base_model
 from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import COLOURS, NAMES, Scene, draw, load_emoji, random_scene

@@ -1,9 +1,10 @@
 """What attaching costs: microseconds that one attention call takes longer with Lily's wrapper and nothing to add.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.speed
+    python -m benchmarks.speed
 
-An adapter is attached and switched off, so that only the wrapper is left; tiny tensors leave nothing but calls. Bare
-and wrapped calls take turns, and the fastest of many rounds counts, so that other work on the machine weighs little.
+An adapter is attached and switched off, so that only the wrapper is left; tiny tensors and one thread leave nothing but
+calls. Bare and wrapped calls take turns, and the fastest of many rounds counts, so that other work on the machine
+weighs little.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def overhead(attention: nn.Module, inputs: dict[str, Any], rounds: int) -> tuple
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     rows = {}
     for name, (attention, inputs) in attentions().items():
         bare, more = overhead(attention, inputs, args.rounds)

@@ -65,6 +65,7 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], config: LilyConfig 
         counts[p.attribute] = counts.get(p.attribute, 0) + 1
     report = Report(type(model).__name__, sum(1 for _ in attention_modules(model)), counts)
     before, base, used = _traces(model), _run(model, inputs), _used_projections(model, inputs)
+    can_checkpoint = _can_checkpoint(model, inputs)  # by itself, before Lily can have a part in it
     passed, notes = report.passed, report.notes
     late = _out_of_order(model, inputs)
     passed["in forward order"] = None if late else True
@@ -88,7 +89,9 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], config: LilyConfig 
             notes["every tensor has gradient"] = f"none for {len(dead)} tensors, first {dead[0]}"
         elif idle:
             notes["every tensor has gradient"] = f"but for layers that the model does not use: {', '.join(idle)}"
-        passed["gradient checkpointing"] = _checkpointing(model, adapter, inputs, gradients)
+        passed["gradient checkpointing"] = (
+            _same_when_checkpointed(model, adapter, inputs, gradients) if can_checkpoint else None
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         path = save_lily_weights(model, folder, adapter_name="one", dtype=torch.float32)
@@ -129,9 +132,11 @@ def _out_of_order(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
         module.register_forward_pre_hook(lambda _, __, name=name: called.setdefault(name))
         for name, module in attention_modules(model)
     ]
-    _run(model, inputs)
-    for hook in hooks:
-        hook.remove()
+    try:
+        _run(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
     listed = [name for name in names if name in called]
     return next((a for a, b in zip(called, listed, strict=True) if a != b), None)
 
@@ -158,7 +163,7 @@ def _traces(model: nn.Module) -> tuple:
         [(name, id(m.processor), sorted(m.__dict__)) for name, m in attention_modules(model)],
         list(model.state_dict()),
         [(name, p.requires_grad) for name, p in model.named_parameters()],
-        (len(model._forward_pre_hooks), len(model._forward_hooks)),
+        sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()),
     )
 
 
@@ -237,16 +242,22 @@ def _without_gradient(
     return [layer for layer in adapter.layers if layer not in used], dead
 
 
-def _checkpointing(
-    model: Any, adapter: LilyAdapter, inputs: Mapping[str, Any], expected: Mapping[str, torch.Tensor | None]
-) -> bool | None:
-    """The same gradients with checkpointing; None where the base model has none or fails with it by itself."""
+def _can_checkpoint(model: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether the base model knows gradient checkpointing and does not fail with it."""
     if not getattr(model, "_supports_gradient_checkpointing", False) or model.is_gradient_checkpointing:
-        return None
+        return False
     model.enable_gradient_checkpointing()
     try:
-        if isinstance(_used_projections(model, inputs), Exception):
-            return None
+        return not isinstance(_used_projections(model, inputs), Exception)
+    finally:
+        model.disable_gradient_checkpointing()
+
+
+def _same_when_checkpointed(
+    model: Any, adapter: LilyAdapter, inputs: Mapping[str, Any], expected: Mapping[str, torch.Tensor | None]
+) -> bool:
+    model.enable_gradient_checkpointing()
+    try:
         gradients = _gradients(model, adapter, inputs)
     finally:
         model.disable_gradient_checkpointing()
