@@ -38,7 +38,8 @@ from lily_diffusion import base_model
 from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import COLOURS, HELD_OUT, describe, draw, load_emoji, random_scene
 from lily_diffusion.grid import labelled_grid
-from lily_diffusion.loaders import load_lily_weights, unload_lily_weights
+from lily_diffusion.loaders import load_lily_weights
+from lily_diffusion.switches import unload_lily_weights
 from lily_diffusion.training import parse_args as parse_training_args
 from lily_diffusion.training import train
 

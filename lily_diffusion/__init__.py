@@ -4,22 +4,19 @@ from .adapter import LilyAdapter
 from .attach import attach, detach, refresh
 from .attention_processor import LilyAttnProcessor
 from .config import LilyConfig
-from .loaders import (
-    check_compatible,
+from .loaders import check_compatible, lily_state_dict, load_lily_weights, save_lily_weights
+from .save_and_load import WEIGHT_NAME, LilyHeader, read_lily_header
+from .sharing import Group, group_table
+from .switches import (
     delete_adapters,
     disable_lily,
     enable_lily,
     get_active_adapters,
     get_adapter_weights,
     get_list_adapters,
-    lily_state_dict,
-    load_lily_weights,
-    save_lily_weights,
     set_adapters,
     unload_lily_weights,
 )
-from .save_and_load import WEIGHT_NAME, LilyHeader, read_lily_header
-from .sharing import Group, group_table
 
 __version__ = "0.1.0"
 __all__ = [

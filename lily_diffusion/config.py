@@ -18,7 +18,7 @@ class LilyConfig:
         r: inner width; two to four times the rank that you would give LoRA.
         stride_A: so many neighbouring layers share one A (the paper's ne_1 is the number of As instead).
         num_A: the other way to say it: As in each group, spread evenly over its layers. Replaces `stride_A`.
-        num_B: experts in each group, shared by all of its layers (the paper's ne_2).
+        num_B: experts in each group, shared by all of its layers (the paper's ne_2); 1 only with "static" routing.
         scaling: the update is multiplied by it as it is, no alpha / r (the authors' lily_s).
         target_modules: projections to adapt: an attribute of the attention module ("to_q", "to_out.0"), the end of a
             module's name ("attn2.to_k") or a full name. None adapts every attention projection.
@@ -39,7 +39,7 @@ class LilyConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("r", 1), ("stride_A", 1), ("num_A", 1), ("num_B", 2)):
+        for name, least in (("r", 1), ("stride_A", 1), ("num_A", 1), ("num_B", 1)):
             value = getattr(self, name)
             if name == "num_A" and value is None:
                 continue
@@ -53,6 +53,10 @@ class LilyConfig:
                 raise ValueError(f"dropout must be at least 0 and below 1, not {value!r}.")
         if self.routing not in ROUTINGS:
             raise ValueError(f"routing must be one of {', '.join(ROUTINGS)}, not {self.routing!r}.")
+        if self.num_B == 1 and self.routing != "static":
+            raise ValueError(
+                "With num_B=1 a router has nothing to choose from: take num_B of at least 2, or routing='static'."
+            )
         object.__setattr__(self, "target_modules", _names(self.target_modules))
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from . import base_model
 from .grid import labelled_grid
-from .loaders import disable_lily, enable_lily, load_lily_weights, set_adapters
+from .loaders import load_lily_weights
 from .save_and_load import WEIGHT_NAME
+from .switches import disable_lily, enable_lily, set_adapters
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "train_scripts" / "train_dreambooth_lily.py"

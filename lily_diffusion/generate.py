@@ -17,8 +17,9 @@ from ui.recipe import MAX_SEED, Recipe, UsedAdapter, png_info
 
 from . import base_model
 from .grid import labelled_grid
-from .loaders import load_lily_weights, set_adapters
+from .loaders import load_lily_weights
 from .save_and_load import read_lily_header
+from .switches import set_adapters
 
 EXAMPLES = """\
 examples:

@@ -1,4 +1,4 @@
-"""The functions that a diffusers user already knows, for a pipeline or for its denoiser alone."""
+"""Adapters from files into pipelines and back, with the names that diffusers gives its own functions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from .attach import attach, check_fits, detach, home
-from .attention_processor import get_adapters, get_state, unknown_adapter
-from .base_model import resolve
-from .blend import get_weights, set_enabled, set_weights
+from .attach import attach, check_fits, home
+from .attention_processor import get_adapters, unknown_adapter
+from .components import denoiser, dtype_of, public_name
 from .save_and_load import (
+    SAFETENSORS_NAME,
     WEIGHT_NAME,
     LilyHeader,
     adapter_state_dict,
@@ -24,10 +23,6 @@ from .save_and_load import (
     read_file,
     write_file,
 )
-from .sharing import plain
-
-COMPONENTS = ("unet", "transformer")
-SAFETENSORS_NAME = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def load_lily_weights(
@@ -81,7 +76,7 @@ def load_lily_weights(
         name = path.name
         header, tensors = read_file(path)
     check_compatible(header, pipe_or_model)
-    adapter = build_adapter(header, tensors, name).to(home(model), _dtype_of(model)).requires_grad_(False).eval()
+    adapter = build_adapter(header, tensors, name).to(home(model), dtype_of(model)).requires_grad_(False).eval()
     attach(model, adapter, adapter_name)
     return adapter_name
 
@@ -132,7 +127,7 @@ def save_lily_weights(
     if bad:
         raise ValueError(f"{len(bad)} tensors of the adapter are not finite, first {bad[0]}; it is not saved.")
     words = tuple(trigger_words)
-    base_model = _public_name(base_model or getattr(getattr(pipe_or_model, "config", None), "_name_or_path", None))
+    base_model = public_name(base_model or getattr(getattr(pipe_or_model, "config", None), "_name_or_path", None))
     header = make_header(adapter, tensors, component, type(model).__name__, base_model, words, metadata or {})
     write_file(directory / weight_name, tensors, header)
     return directory / weight_name
@@ -158,102 +153,6 @@ def check_compatible(header: LilyHeader, pipe_or_model: Any) -> None:
             f"and this is a {component} ({kind})."
         )
     check_fits(header.groups, model)
-
-
-def set_adapters(
-    pipe_or_model: Any,
-    adapter_names: str | Sequence[str],
-    adapter_weights: float | Sequence[float | None] | None = None,
-) -> None:
-    """Make exactly these adapters active; their updates are summed, each times its weight (1 where None).
-
-    Raises:
-        ValueError: a name is unknown or given twice, the counts differ, or a weight is not a finite number.
-    """
-    names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-    weights = adapter_weights
-    if not isinstance(weights, Sequence):
-        weights = [weights] * len(names)
-    set_weights(denoiser(pipe_or_model)[1], names, [1.0 if w is None else w for w in weights])
-
-
-def get_active_adapters(pipe_or_model: Any) -> list[str]:
-    """Names of the adapters that take part; empty while `disable_lily` is in force."""
-    model = denoiser(pipe_or_model)[1]
-    state = get_state(model)
-    return list(get_weights(model)) if state is not None and state.enabled else []
-
-
-def get_adapter_weights(pipe_or_model: Any) -> dict[str, float]:
-    """Active adapters and their weights."""
-    return get_weights(denoiser(pipe_or_model)[1])
-
-
-def get_list_adapters(pipe_or_model: Any) -> dict[str, list[str]]:
-    """All loaded adapters by component, such as ``{"unet": ["cat", "toy"]}``."""
-    component, model = denoiser(pipe_or_model)
-    names = list(get_adapters(model))
-    return {component: names} if names else {}
-
-
-def delete_adapters(pipe_or_model: Any, adapter_names: str | Sequence[str]) -> None:
-    """Remove adapters and free their memory; the last one leaves the model as it was before any.
-
-    Raises:
-        ValueError: a name is unknown; nothing is removed then.
-    """
-    model = denoiser(pipe_or_model)[1]
-    names = [adapter_names] if isinstance(adapter_names, str) else list(dict.fromkeys(adapter_names))
-    known = get_adapters(model)
-    for name in names:
-        if name not in known:
-            raise ValueError(unknown_adapter(name, list(known)))
-    for name in names:
-        detach(model, name)
-
-
-def disable_lily(pipe_or_model: Any) -> None:
-    """Switch all adapters off; they stay loaded and keep their weights."""
-    set_enabled(denoiser(pipe_or_model)[1], False)
-
-
-def enable_lily(pipe_or_model: Any) -> None:
-    """Switch the adapters on again after `disable_lily`."""
-    set_enabled(denoiser(pipe_or_model)[1], True)
-
-
-def unload_lily_weights(pipe_or_model: Any) -> None:
-    """Remove all adapters; the model is then as it was before any."""
-    detach(denoiser(pipe_or_model)[1])
-
-
-def denoiser(pipe_or_model: Any) -> tuple[str, Any]:
-    """("unet" or "transformer", the model) of a pipeline or of the model itself.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    for component in COMPONENTS:
-        model = getattr(pipe_or_model, component, None)
-        if isinstance(model, nn.Module) and not isinstance(pipe_or_model, nn.Module):
-            return component, plain(model)
-    if isinstance(pipe_or_model, nn.Module):
-        model = plain(pipe_or_model)
-        return ("unet" if "UNet" in type(model).__name__ else "transformer"), model
-    raise ValueError(f"Expected a diffusers pipeline or its UNet or transformer, not {type(pipe_or_model).__name__}.")
-
-
-def _public_name(base_model: Any) -> str | None:
-    """A Hub id, ``embedded``, or the name of a local folder without the path to it."""
-    source = str(base_model or "")
-    if source.startswith(resolve("embedded")):
-        return "embedded"
-    return Path(source).resolve().name if source and Path(source).exists() else source or None
-
-
-def _dtype_of(model: nn.Module) -> torch.dtype:
-    """The type that the model computes in; quantised weights are passed over."""
-    return next((p.dtype for p in model.parameters() if p.dtype in SAFETENSORS_NAME), torch.float32)
 
 
 def _find_file(source: str | os.PathLike[str], weight_name: str | None, *, subfolder: str | None, **hub: Any) -> Path:

@@ -27,6 +27,7 @@ WEIGHT_NAME = "pytorch_lily_weights.safetensors"
 FORMAT_VERSION = "1"
 METADATA_KEY = "lily_adapter_metadata"
 MAX_HEADER = 16 * 2**20  # bytes
+SAFETENSORS_NAME = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

@@ -18,8 +18,9 @@ from torch import nn
 from .adapter import LilyAdapter
 from .attach import attach, detach
 from .config import LilyConfig
-from .loaders import load_lily_weights, save_lily_weights, set_adapters
+from .loaders import load_lily_weights, save_lily_weights
 from .sharing import attention_modules, find_projections, select
+from .switches import set_adapters
 
 CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
 

@@ -8,19 +8,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # imports run downward only; neighbours on one line do not import each other
     ["lily_diffusion.cli"],
-    ["lily_diffusion.generate", "lily_diffusion.demo"],
+    ["lily_diffusion.generate", "lily_diffusion.demo", "lily_diffusion.commands"],
     ["train_scripts", "ui", "benchmarks"],
     ["lily_diffusion.training"],
     ["lily_diffusion.testing"],
-    ["lily_diffusion.inspection", "lily_diffusion.loaders"],
-    ["lily_diffusion.attach", "lily_diffusion.blend", "lily_diffusion.save_and_load"],
+    ["lily_diffusion.baking", "lily_diffusion.hot_swap"],
+    ["lily_diffusion.inspection", "lily_diffusion.loaders", "lily_diffusion.switches"],
+    ["lily_diffusion.interchange"],
+    ["lily_diffusion.components", "lily_diffusion.fusing"],
+    ["lily_diffusion.attach", "lily_diffusion.blend", "lily_diffusion.save_and_load", "lily_diffusion.frozen"],
+    ["lily_diffusion.step_clock"],
     ["lily_diffusion.attention_processor"],
     ["lily_diffusion.adapter"],
     ["lily_diffusion.sharing"],
     ["lily_diffusion.config"],
     ["lily_diffusion.functional", "lily_diffusion.forward_order", "lily_diffusion.base_model", "lily_diffusion.grid"],
 ]
-FENCES = {"gradio": ["ui"], "accelerate": ["lily_diffusion.training", "train_scripts"], "peft": ["benchmarks"]}
+FENCES = {
+    "gradio": ["ui"],
+    "accelerate": ["lily_diffusion.training", "train_scripts"],
+    "peft": ["benchmarks", "lily_diffusion.interchange"],
+}
 RANK = {unit: rank for rank, line in enumerate(LAYERS) for unit in line}
 FILES = sorted(
     path for top in ("lily_diffusion", "train_scripts", "ui", "benchmarks") for path in ROOT.glob(f"{top}/**/*.py")

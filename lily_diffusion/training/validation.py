@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..adapter import LilyAdapter
 from ..grid import labelled_grid
-from ..loaders import disable_lily, enable_lily
+from ..switches import disable_lily, enable_lily
 from .checkpoints import random_states, set_random_states
 from .draws import generator_for
 from .families.stable_diffusion import StableDiffusion

@@ -1,0 +1,1 @@
+"""Adapters in the dialects of other programs: PEFT, the authors of Lily, and plain LoRA."""

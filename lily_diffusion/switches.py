@@ -1,0 +1,78 @@
+"""Which adapters of a pipeline take part, and how much: the names are those that diffusers gives its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .attach import detach
+from .attention_processor import get_adapters, get_state, unknown_adapter
+from .blend import get_weights, set_enabled, set_weights
+from .components import denoiser
+
+
+def set_adapters(
+    pipe_or_model: Any,
+    adapter_names: str | Sequence[str],
+    adapter_weights: float | Sequence[float | None] | None = None,
+) -> None:
+    """Make exactly these adapters active; their updates are summed, each times its weight (1 where None).
+
+    Raises:
+        ValueError: a name is unknown or given twice, the counts differ, or a weight is not a finite number.
+    """
+    names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+    weights = adapter_weights
+    if not isinstance(weights, Sequence):
+        weights = [weights] * len(names)
+    set_weights(denoiser(pipe_or_model)[1], names, [1.0 if w is None else w for w in weights])
+
+
+def get_active_adapters(pipe_or_model: Any) -> list[str]:
+    """Names of the adapters that take part; empty while `disable_lily` is in force."""
+    model = denoiser(pipe_or_model)[1]
+    state = get_state(model)
+    return list(get_weights(model)) if state is not None and state.enabled else []
+
+
+def get_adapter_weights(pipe_or_model: Any) -> dict[str, float]:
+    """Active adapters and their weights."""
+    return get_weights(denoiser(pipe_or_model)[1])
+
+
+def get_list_adapters(pipe_or_model: Any) -> dict[str, list[str]]:
+    """All loaded adapters by component, such as ``{"unet": ["cat", "toy"]}``."""
+    component, model = denoiser(pipe_or_model)
+    names = list(get_adapters(model))
+    return {component: names} if names else {}
+
+
+def delete_adapters(pipe_or_model: Any, adapter_names: str | Sequence[str]) -> None:
+    """Remove adapters and free their memory; the last one leaves the model as it was before any.
+
+    Raises:
+        ValueError: a name is unknown; nothing is removed then.
+    """
+    model = denoiser(pipe_or_model)[1]
+    names = [adapter_names] if isinstance(adapter_names, str) else list(dict.fromkeys(adapter_names))
+    known = get_adapters(model)
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_adapter(name, list(known)))
+    for name in names:
+        detach(model, name)
+
+
+def disable_lily(pipe_or_model: Any) -> None:
+    """Switch all adapters off; they stay loaded and keep their weights."""
+    set_enabled(denoiser(pipe_or_model)[1], False)
+
+
+def enable_lily(pipe_or_model: Any) -> None:
+    """Switch the adapters on again after `disable_lily`."""
+    set_enabled(denoiser(pipe_or_model)[1], True)
+
+
+def unload_lily_weights(pipe_or_model: Any) -> None:
+    """Remove all adapters; the model is then as it was before any."""
+    detach(denoiser(pipe_or_model)[1])
