@@ -35,6 +35,7 @@ class LilyAdapter(nn.Module):
         )
         self.lily_B = nn.ParameterList(torch.zeros(num_B, r, g.out_features) for g in groups)
         self.lily_router = nn.ModuleList(nn.ParameterList(torch.empty(router_shape) for _ in g.layers) for g in groups)
+        self.number = {layer: i for i, layer in enumerate(layer for g in groups for layer in g.layers)}
         self._place = {layer: (i, g.A_of_layer[n], n) for i, g in enumerate(groups) for n, layer in enumerate(g.layers)}
         self.recorder: Any = None  # inspection.record_routing hangs itself here
         self.reset_parameters()
@@ -61,8 +62,11 @@ class LilyAdapter(nn.Module):
         routers: Any = self.lily_router[i]
         return As[a], self.lily_B[i], routers[n]
 
-    def forward(self, layer: str, x: torch.Tensor, weight: float | torch.Tensor = 1.0) -> torch.Tensor:
-        """The layer's update for x (batch, tokens, in) times `weight`: (batch, tokens, out), in the adapter's dtype."""
+    def forward(self, layer: str, x: torch.Tensor, scaling: float | torch.Tensor | None = None) -> torch.Tensor:
+        """The layer's update for x (batch, tokens, in): (batch, tokens, out), in the adapter's dtype.
+
+        `scaling` stands in for the config's own: that times the adapter's weight.
+        """
         A, B, router = self.tensors(layer)
         if A.device != x.device:  # the adapter lives outside the model and follows it
             self.to(x.device)
@@ -71,7 +75,7 @@ class LilyAdapter(nn.Module):
         x = F.dropout(x.to(A.dtype), config.dropout, self.training)
         if self.recorder is not None:
             self.recorder.see(layer, functional.route(F.linear(x, A), router, config.routing))
-        return functional.delta(x, A, B, router, config.scaling * weight, config.routing)
+        return functional.delta(x, A, B, router, config.scaling if scaling is None else scaling, config.routing)
 
     def num_parameters(self) -> int:
         """Unique parameters."""

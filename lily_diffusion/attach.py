@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
+from .adapter_weight import parse
 from .attention_processor import (
     STATE,
     LilyAttnProcessor,
@@ -54,7 +55,7 @@ def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: st
         check_fits(adapter.groups, model)
     state = model.__dict__.get(STATE) or _prepare(model)
     state.adapters[adapter_name] = adapter
-    state.activate({**state.weights, adapter_name: 1.0})
+    state.activate({**state.weights, adapter_name: parse(1.0)})
     return adapter
 
 
@@ -72,6 +73,8 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
     for name in [adapter_name] if adapter_name is not None else list(state.adapters):
         state.remove(name)
     if not state.adapters:
+        if state.clock is not None:
+            state.clock.stop()
         for hook in state.hooks:
             hook.remove()
         for attention in state.attentions:
@@ -148,5 +151,7 @@ def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Non
                     "adapters: call lily_diffusion.refresh(model) after it, or use set_processor."
                 )
             wrap_processor(attention)
+    if state.clock is not None and not torch.compiler.is_compiling():
+        state.clock.watch()
     options: dict[str, Any] = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})
     state.call_scale = options.get("scale", 1.0)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
+from .adapter_weight import AdapterWeight
 from .forward_order import names_in
 from .sharing import FUSED, plain
 
@@ -24,42 +25,60 @@ class LilyState:
 
     def __init__(self) -> None:
         self.adapters: dict[str, LilyAdapter] = {}
-        self.weights: dict[str, float] = {}  # active adapters only
-        self.factors: dict[str, torch.Tensor] = {}  # the same as tensors: another weight compiles nothing anew
+        self.weights: dict[str, AdapterWeight] = {}  # active adapters only
+        self.fraction = 0.0  # of the denoising steps that are done
+        self.clock: Any = None  # what tells the fraction, while a weight depends on it
+        self.levels: dict[str, dict[str, float]] = {}  # layer -> weight times scaling, now
+        self.factors: dict[str, torch.Tensor] = {}  # the same as a tensor: another weight compiles nothing anew
         self.enabled = True
         self.call_scale = 1.0  # {"scale": s} among the attention keyword arguments of the running call
         self.attentions: list[nn.Module] = []
         self.hooks: list[Any] = []
 
-    def activate(self, weights: dict[str, float]) -> None:
+    def activate(self, weights: dict[str, AdapterWeight]) -> None:
         """Set the active adapters; they are summed in the order of their names, however they were asked for."""
         self.weights = dict(sorted(weights.items()))
-        for name, weight in weights.items():
-            device = next(self.adapters[name].parameters()).device
-            if name not in self.factors or self.factors[name].device != device:
-                self.factors[name] = torch.empty((), device=device)
-            self.factors[name].fill_(weight)
+        for name in weights:
+            self._level(name)
+
+    def advance(self, fraction: float) -> None:
+        """Take the weights of this fraction of the steps."""
+        self.fraction = fraction
+        for name, weight in self.weights.items():
+            if weight.is_stepped:
+                self._level(name)
+
+    def _level(self, name: str) -> None:
+        adapter = self.adapters[name]
+        by_layer = self.weights[name].by_layer(adapter.layers, self.fraction)
+        self.levels[name] = {layer: weight * adapter.config.scaling for layer, weight in by_layer.items()}
+        device = next(adapter.parameters()).device
+        values = torch.tensor(list(self.levels[name].values()), device=device)
+        if name not in self.factors or self.factors[name].device != device:
+            self.factors[name] = values
+        else:
+            self.factors[name].copy_(values)
 
     def remove(self, name: str) -> None:
         """Forget an adapter."""
-        for table in (self.adapters, self.weights, self.factors):
+        for table in (self.adapters, self.weights, self.levels, self.factors):
             table.pop(name, None)
 
     def update(self, layer: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Add to y (..., out) the weighted sum of all active adapters' updates for x (..., in)."""
         if self.enabled:
             for name in self.weights:
-                adapter = self.adapters[name]
-                if layer in adapter._place:
-                    factor = self._factor(name)
-                    if not isinstance(factor, float) or factor != 0:
-                        y = y + adapter(layer, x, factor).to(y.dtype)
+                factor = self._factor(name, layer)
+                if factor is not None:
+                    y = y + self.adapters[name](layer, x, factor).to(y.dtype)
         return y
 
-    def _factor(self, name: str) -> float | torch.Tensor:
+    def _factor(self, name: str, layer: str) -> float | torch.Tensor | None:
+        """What the update is multiplied by; None where there is none to add."""
         if torch.compiler.is_compiling():
-            return self.factors[name] * self.call_scale
-        return self.weights[name] * self.call_scale
+            number = self.adapters[name].number.get(layer)
+            return None if number is None else self.factors[name][number] * self.call_scale
+        return self.levels[name].get(layer, 0.0) * self.call_scale or None
 
 
 class Sites:

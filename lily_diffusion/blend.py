@@ -1,20 +1,29 @@
-"""Blending: the exact weighted sum of the adapters' updates, set by name."""
+"""Blending: the exact weighted sum of the adapters' updates, by adapter, by block and by denoising step."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
+from .adapter_weight import WeightSpec, parse
 from .attention_processor import get_adapters, get_state, unknown_adapter
+from .step_clock import StepClock
 
 
-def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[float]) -> None:
+def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[WeightSpec], pipe: Any = None) -> None:
     """Make exactly these adapters active, each at its weight; the others stay loaded and do nothing.
 
+    Args:
+        model: the denoiser.
+        names, weights: one weight, as `adapter_weight.parse` reads it, for each name.
+        pipe: the pipeline whose scheduler tells the step, for weights that change with it. Without one,
+            `set_fraction` must.
+
     Raises:
-        ValueError: a name is unknown or given twice, the numbers differ in count, or a weight is not a finite number.
+        ValueError: a name is unknown or given twice, the numbers differ in count, a weight is not a finite number, or
+            a block in it is unknown. Nothing has changed then.
     """
     known = get_adapters(model)
     for name in names:
@@ -25,18 +34,43 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[float]
         raise ValueError(f"Adapter {twice[0]!r} is named twice; give each adapter one weight.")
     if len(names) != len(weights):
         raise ValueError(f"There are {len(names)} adapter names and {len(weights)} weights; give one weight for each.")
+    parsed = {}
     for name, weight in zip(names, weights, strict=True):
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
-            raise ValueError(f"The weight of adapter {name!r} must be a finite number, not {weight!r}.")
+        try:
+            parsed[name] = parse(weight)
+            parsed[name].check(known[name].layers)
+        except ValueError as error:
+            raise ValueError(f"The weight of adapter {name!r}: {error}") from None
+    state = get_state(model)
+    if state is None:
+        return
+    stepped = any(weight.is_stepped for weight in parsed.values())
+    clock = StepClock(pipe, state.advance) if stepped and pipe is not None else None
+    if state.clock is not None:
+        state.clock.stop()
+    state.clock, state.fraction = clock, 0.0
+    if clock is not None:
+        clock.watch()
+    state.activate(parsed)
+
+
+def set_fraction(model: nn.Module, fraction: float) -> None:
+    """Say that this fraction of the denoising steps is done, in a loop of one's own: 0 before the first, 1 at the last.
+
+    Raises:
+        ValueError: it is not from 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"The fraction of steps must be from 0 to 1, not {fraction!r}.")
     state = get_state(model)
     if state is not None:
-        state.activate(dict(zip(names, map(float, weights), strict=True)))
+        state.advance(float(fraction))
 
 
-def get_weights(model: nn.Module) -> dict[str, float]:
-    """Active adapters and their weights."""
+def get_weights(model: nn.Module) -> dict[str, float | str]:
+    """Active adapters and their weights: numbers, or text where blocks or steps differ."""
     state = get_state(model)
-    return dict(state.weights) if state else {}
+    return {name: weight.plain for name, weight in state.weights.items()} if state else {}
 
 
 def set_enabled(model: nn.Module, enabled: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .adapter_weight import WeightSpec
 from .attach import detach
 from .attention_processor import get_adapters, get_state, unknown_adapter
 from .blend import get_weights, set_enabled, set_weights
@@ -14,18 +15,26 @@ from .components import denoiser
 def set_adapters(
     pipe_or_model: Any,
     adapter_names: str | Sequence[str],
-    adapter_weights: float | Sequence[float | None] | None = None,
+    adapter_weights: WeightSpec | Sequence[WeightSpec | None] | None = None,
 ) -> None:
     """Make exactly these adapters active; their updates are summed, each times its weight (1 where None).
 
+    A weight is a number; or numbers by block, attention kind or projection, ``{"down": 0.5, "up.1": 0, "attn2": 0.8}``;
+    or by step, ``"1@0,0.2@0.6"``: 1 at first, falling to 0.2 until 0.6 of the steps are done (``"1@0,0@0.5,held"``
+    keeps each until the next). As text both together: ``"0.8,up.1=1@0,0@0.5"``. A layer's weight is the product of
+    all that name it; what is not named counts 1. Ranges: ``"transformer_blocks.0-9"``, ``"transformer_blocks.10-"``.
+
     Raises:
-        ValueError: a name is unknown or given twice, the counts differ, or a weight is not a finite number.
+        ValueError: a name is unknown or given twice, the counts differ, a weight is not a finite number, or a block
+            is unknown (the known ones are listed). Nothing has changed then.
     """
     names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
     weights = adapter_weights
-    if not isinstance(weights, Sequence):
+    if isinstance(weights, str) or not isinstance(weights, Sequence):
         weights = [weights] * len(names)
-    set_weights(denoiser(pipe_or_model)[1], names, [1.0 if w is None else w for w in weights])
+    component, model = denoiser(pipe_or_model)
+    given = [1.0 if weight is None else _of_component(weight, component) for weight in weights]
+    set_weights(model, names, given, pipe_or_model if hasattr(pipe_or_model, "scheduler") else None)
 
 
 def get_active_adapters(pipe_or_model: Any) -> list[str]:
@@ -35,8 +44,8 @@ def get_active_adapters(pipe_or_model: Any) -> list[str]:
     return list(get_weights(model)) if state is not None and state.enabled else []
 
 
-def get_adapter_weights(pipe_or_model: Any) -> dict[str, float]:
-    """Active adapters and their weights."""
+def get_adapter_weights(pipe_or_model: Any) -> dict[str, float | str]:
+    """Active adapters and their weights: numbers, or text where blocks or steps differ."""
     return get_weights(denoiser(pipe_or_model)[1])
 
 
@@ -76,3 +85,8 @@ def enable_lily(pipe_or_model: Any) -> None:
 def unload_lily_weights(pipe_or_model: Any) -> None:
     """Remove all adapters; the model is then as it was before any."""
     detach(denoiser(pipe_or_model)[1])
+
+
+def _of_component(weight: WeightSpec, component: str) -> WeightSpec:
+    """Diffusers' spelling ``{"unet": {...}}`` without its outermost name."""
+    return weight[component] if isinstance(weight, Mapping) and set(weight) == {component} else weight

@@ -40,7 +40,7 @@ def count_programs(model):
 def test_compiled_once_for_all_weights(case):
     attach(case.model, awaken(attach(copy.deepcopy(case.model), CONFIG, "x"), seed=9), "b")
     compiled, made = count_programs(case.model)
-    for weights in ([1.0, 0.5], [0.3, -2.0], [0.0, 1.0], [1.0, 0.0]):
+    for weights in ([1.0, 0.5], [0.3, -2.0], [{"to_q": 0.2}, "1,to_v=0"], [0.0, 1.0], ["0.5@0,1@1", 1], [1.0, 0.0]):
         set_adapters(case.model, ["a", "b"], weights)
         with torch.no_grad():
             got = compiled(**case.inputs, return_dict=False)[0]

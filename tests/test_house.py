@@ -19,7 +19,7 @@ LAYERS = [  # imports run downward only; neighbours on one line do not import ea
     ["lily_diffusion.attach", "lily_diffusion.blend", "lily_diffusion.save_and_load", "lily_diffusion.frozen"],
     ["lily_diffusion.step_clock"],
     ["lily_diffusion.attention_processor"],
-    ["lily_diffusion.adapter"],
+    ["lily_diffusion.adapter", "lily_diffusion.adapter_weight"],
     ["lily_diffusion.sharing"],
     ["lily_diffusion.config"],
     ["lily_diffusion.functional", "lily_diffusion.forward_order", "lily_diffusion.base_model", "lily_diffusion.grid"],
