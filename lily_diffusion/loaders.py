@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .attach import attach, check_fits, home
-from .attention_processor import get_adapters, unknown_adapter
+from .attention_processor import get_adapters, one_adapter
 from .components import denoiser, dtype_of, public_name
 from .save_and_load import (
     SAFETENSORS_NAME,
@@ -111,12 +111,7 @@ def save_lily_weights(
         ValueError: there is no such adapter, or several and none is named; a bad file name; tensors not finite.
     """
     component, model = denoiser(pipe_or_model)
-    known = get_adapters(model)
-    if adapter_name is None and len(known) != 1:
-        raise ValueError(f"Say which adapter to save: there is {', '.join(map(repr, known)) or 'none'}.")
-    adapter = known.get(adapter_name) if adapter_name is not None else next(iter(known.values()))
-    if adapter is None:
-        raise ValueError(unknown_adapter(str(adapter_name), list(known)))
+    adapter = one_adapter(model, adapter_name)[1]
     if Path(weight_name).name != weight_name or not weight_name.endswith(".safetensors"):
         raise ValueError(f"weight_name must be a plain file name that ends in .safetensors, not {weight_name!r}.")
     directory = Path(save_directory)

@@ -1,0 +1,262 @@
+"""Baking: watch the routers work on calibration prompts, then replace each layer's mixture by the one best matrix.
+
+A routed layer answers y = h sum_e p_e(x) B_e with h = A x. Its frozen stand-in is h M, with the M that least squares
+gives over everything the layer was asked: M = (sum h'h)^-1 sum h'y. It has A's rank, and can be a plain LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from . import functional
+from .adapter import LilyAdapter
+from .adapter_weight import parse
+from .attach import attach, detach
+from .attention_processor import get_state, one_adapter
+from .components import denoiser
+from .frozen import Factors, factors, from_factors, is_frozen, projections
+
+METHODS = ("fit", "mean")
+RIDGE = 1e-3  # of the mean squared h: where the prompts say little, the fit stays at the mean mixture
+FROZEN = "lily_frozen"  # the stand-in's name while it is compared
+
+
+@dataclass
+class LayerStatistics:
+    """What one layer was asked, summed over tokens, samples and calls."""
+
+    moments: torch.Tensor  # (num_B, r, r): sum of p_e h'h
+    energy: torch.Tensor  # sum of |y|^2
+    probabilities: list[torch.Tensor]  # one (samples, num_B) for each call
+
+    @property
+    def spread(self) -> torch.Tensor:
+        """Standard deviation of each expert's probability over samples and calls: (num_B,)."""
+        return torch.cat(self.probabilities).std(0, correction=0)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Mean probability of each expert: (num_B,)."""
+        return torch.cat(self.probabilities).mean(0)
+
+
+Statistics = dict[str, LayerStatistics]
+
+
+@contextmanager
+def calibrate(adapter: LilyAdapter) -> Iterator[Statistics]:
+    """Gather each layer's statistics while the model runs inside the ``with`` block."""
+    statistics: Statistics = {}
+
+    def see(adapter: Any, arguments: tuple[Any, ...]) -> None:
+        layer, x = arguments[:2]
+        A, B, router = (tensor.detach().float().to(x.device) for tensor in adapter.tensors(layer))
+        h = F.linear(x.detach().float(), A)
+        h = h.flatten(1, -2) if h.ndim > 2 else h[None]  # (samples, tokens, r)
+        p = functional.route(h, router, adapter.config.routing)
+        p = p if p.ndim == 3 else p.view(-1, 1, len(B)).expand(*h.shape[:2], -1)  # (samples, tokens, num_B)
+        moments = torch.einsum("bte,btr,bts->ers", p, h, h).double().cpu()
+        energy = torch.einsum("bte,btr,ero->bto", p, h, B).square().sum().double().cpu()
+        seen = statistics.setdefault(layer, LayerStatistics(torch.zeros_like(moments), torch.zeros_like(energy), []))
+        seen.moments += moments
+        seen.energy += energy
+        seen.probabilities.append(p.mean(1).cpu())
+
+    hook = adapter.register_forward_pre_hook(see)
+    try:
+        yield statistics
+    finally:
+        hook.remove()
+
+
+def freeze(adapter: LilyAdapter, statistics: Statistics, method: str = "fit") -> LilyAdapter:
+    """The frozen stand-in of an adapter, one matrix of rank r for each layer.
+
+    Args:
+        adapter: routed or static; a static one is taken over exactly, whatever the statistics.
+        statistics: from `calibrate`.
+        method: "fit" is the least-squares matrix; "mean" mixes the experts by their mean probabilities.
+
+    Raises:
+        ValueError: the method is unknown, or a layer was never asked.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+    if is_frozen(adapter):
+        return from_factors({p: factors(adapter, p.name) for p in projections(adapter)})
+    silent = [layer for layer in adapter.layers if layer not in statistics]
+    if silent:
+        raise ValueError(
+            f"{len(silent)} of {len(adapter.layers)} layers were not asked during calibration, first {silent[0]}: run "
+            "the whole pipeline on at least one prompt, with the adapter active."
+        )
+    parts = {p: _layer_factors(adapter, p.name, statistics[p.name], method) for p in projections(adapter)}
+    return from_factors(parts)
+
+
+@torch.no_grad()
+def _layer_factors(adapter: LilyAdapter, layer: str, seen: LayerStatistics, method: str) -> Factors:
+    A, B, _ = (tensor.double().cpu() for tensor in adapter.tensors(layer))
+    M = functional.mix(seen.mean.double(), B)  # (r, out)
+    if method == "fit":
+        total = seen.moments.sum(0)  # sum of h'h
+        answer = torch.einsum("ers,eso->ro", seen.moments, B)  # sum of h'y
+        ridge = RIDGE * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
+        M = M + torch.linalg.solve(total + ridge, answer - total @ M)
+    return A.float(), (adapter.config.scaling * M.T).float()
+
+
+@torch.no_grad()
+def layer_errors(adapter: LilyAdapter, frozen: LilyAdapter, statistics: Statistics) -> dict[str, float]:
+    """Layer -> relative error of the stand-in's updates over the calibration, |h M - y| / |y|; 0 where y is 0.
+
+    The stand-in must have the adapter's A in each layer, as `freeze` makes it.
+    """
+    errors = {}
+    for layer, seen in statistics.items():
+        _, B, _ = (tensor.double().cpu() for tensor in adapter.tensors(layer))
+        M = factors(frozen, layer)[1].double().cpu().T[: B.shape[1]] / (adapter.config.scaling or 1.0)
+        answer = torch.einsum("ers,eso->ro", seen.moments, B)
+        off = (M * (seen.moments.sum(0) @ M)).sum() - 2 * (M * answer).sum() + seen.energy
+        errors[layer] = float((off.clamp_min(0) / seen.energy).sqrt()) if seen.energy > 0 else 0.0
+    return errors
+
+
+@dataclass(frozen=True)
+class Baked:
+    """A frozen adapter, and how it was made."""
+
+    adapter: LilyAdapter
+    report: dict[str, Any]
+
+
+def bake_lily(
+    pipe: Any,
+    prompts: Sequence[str],
+    adapter_name: str | None = None,
+    *,
+    method: str = "fit",
+    seed: int = 0,
+    **call: Any,
+) -> Baked:
+    """Freeze an adapter's routers by what they do on calibration prompts.
+
+    Args:
+        pipe: a pipeline with the adapter attached; it stays as it is.
+        prompts: what the adapter will be used for, its trigger words among them. One picture is made for each.
+        adapter_name: which adapter; None when there is only one.
+        method: see `freeze`.
+        seed: of the first picture; the next ones count up.
+        call: more arguments for the pipeline, such as num_inference_steps and guidance_scale.
+
+    Returns:
+        The frozen adapter, to be attached, fused, saved as a Lily file, or written as plain LoRA; and a report of each
+        layer's routing and error, with their means.
+
+    Raises:
+        ValueError: there is no such adapter, no prompt, or an unknown method.
+    """
+    model = denoiser(pipe)[1]
+    name, adapter = one_adapter(model, adapter_name)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+    statistics: Statistics = {}
+    if not is_frozen(adapter):
+        if not prompts:
+            raise ValueError("Baking needs at least one prompt to watch the routers on, with the trigger words in it.")
+        with only(model, {name: 1.0}), calibrate(adapter) as statistics:
+            draw(pipe, prompts, seed, **call, output_type="latent")
+    frozen = freeze(adapter, statistics, method)
+    return Baked(frozen, _report(adapter, frozen, statistics, method, prompts))
+
+
+def compare(
+    pipe: Any,
+    prompts: Sequence[str],
+    frozen: LilyAdapter,
+    adapter_name: str | None = None,
+    *,
+    seed: int = 0,
+    **call: Any,
+) -> tuple[dict[str, float], list[list[Image.Image]]]:
+    """Draw the same pictures without the adapter, with it, and with its frozen stand-in.
+
+    Returns:
+        ({"frozen": distance, "base": distance}, rows of [base, adapter, frozen] pictures, one row a prompt). The
+        distances are from the adapter's pictures, see `distance`; the base's is the yardstick.
+    """
+    model = denoiser(pipe)[1]
+    name, _ = one_adapter(model, adapter_name)
+    columns = []
+    attach(model, frozen, FROZEN)
+    try:
+        for weights in ({}, {name: 1.0}, {FROZEN: 1.0}):
+            with only(model, weights):
+                columns.append(draw(pipe, prompts, seed, **call))
+    finally:
+        detach(model, FROZEN)
+    base, adapted, stand_in = columns
+    distances = {"frozen": distance(stand_in, adapted), "base": distance(base, adapted)}
+    return distances, [list(row) for row in zip(*columns, strict=True)]
+
+
+def draw(pipe: Any, prompts: Sequence[str], seed: int, **call: Any) -> Any:
+    """One picture for each prompt, from seeds that count up; four at a time."""
+    images: list[Any] = []
+    for i in range(0, len(prompts), 4):
+        part = list(prompts[i : i + 4])
+        generators = [torch.Generator("cpu").manual_seed(seed + i + n) for n in range(len(part))]
+        images.extend(pipe(part, generator=generators, **call).images)
+    return images
+
+
+def distance(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
+    """Root mean square difference between pictures of the same sizes, pixel values in [0, 1]."""
+    off = [np.subtract(x.convert("RGB"), y.convert("RGB"), dtype=np.float64) for x, y in zip(a, b, strict=True)]
+    return float(np.sqrt(np.mean(np.square(off)))) / 255
+
+
+@contextmanager
+def only(model: Any, weights: Mapping[str, float]) -> Iterator[None]:
+    """These adapters alone take part inside the ``with`` block; afterwards it is as before."""
+    state: Any = get_state(model)
+    before, enabled, fraction = state.weights, state.enabled, state.fraction
+    try:
+        state.enabled = True
+        state.activate({name: parse(weight) for name, weight in weights.items()})
+        yield
+    finally:
+        state.enabled, state.fraction = enabled, fraction
+        state.activate(before)
+
+
+def _report(
+    adapter: LilyAdapter, frozen: LilyAdapter, statistics: Statistics, method: str, prompts: Sequence[str]
+) -> dict:
+    """What `bake_lily` says: probabilities, their spread and the updates' relative errors, by layer and on average."""
+    if not statistics:
+        return {"method": "exact", "prompts": [], "error": 0.0, "layers": {}}
+    errors = layer_errors(adapter, frozen, statistics)
+    layers = {
+        layer: {
+            "probability": [round(p, 5) for p in seen.mean.tolist()],
+            "spread": round(float(seen.spread.mean()), 5),
+            "spread_by_step": round(
+                float(torch.stack([p.mean(0) for p in seen.probabilities]).std(0, correction=0).mean()), 5
+            ),
+            "error": round(errors[layer], 5),
+        }
+        for layer, seen in statistics.items()
+    }
+    means = {
+        key: sum(entry[key] for entry in layers.values()) / len(layers) for key in ("spread", "spread_by_step", "error")
+    }
+    return {"method": method, "prompts": list(prompts), **{k: round(v, 5) for k, v in means.items()}, "layers": layers}
