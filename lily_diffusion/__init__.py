@@ -3,6 +3,7 @@
 from .adapter import LilyAdapter
 from .attach import attach, detach, refresh
 from .attention_processor import LilyAttnProcessor
+from .baking import Baked, bake_lily
 from .config import LilyConfig
 from .loaders import check_compatible, lily_state_dict, load_lily_weights, save_lily_weights
 from .save_and_load import WEIGHT_NAME, LilyHeader, read_lily_header
@@ -11,27 +12,32 @@ from .switches import (
     delete_adapters,
     disable_lily,
     enable_lily,
+    fuse_lily,
     get_active_adapters,
     get_adapter_weights,
     get_list_adapters,
     set_adapters,
+    unfuse_lily,
     unload_lily_weights,
 )
 
 __version__ = "0.1.0"
 __all__ = [
     "WEIGHT_NAME",
+    "Baked",
     "Group",
     "LilyAdapter",
     "LilyAttnProcessor",
     "LilyConfig",
     "LilyHeader",
     "attach",
+    "bake_lily",
     "check_compatible",
     "delete_adapters",
     "detach",
     "disable_lily",
     "enable_lily",
+    "fuse_lily",
     "get_active_adapters",
     "get_adapter_weights",
     "get_list_adapters",
@@ -42,5 +48,6 @@ __all__ = [
     "refresh",
     "save_lily_weights",
     "set_adapters",
+    "unfuse_lily",
     "unload_lily_weights",
 ]

@@ -24,6 +24,7 @@ from .attention_processor import (
     wrap_processor,
 )
 from .config import LilyConfig
+from .fusing import unfuse
 from .sharing import attention_modules, find_projections, plain, plan_groups, projections_of, select
 
 
@@ -70,6 +71,10 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
         raise ValueError(unknown_adapter(adapter_name, list(get_adapters(model))))
     if state is None:
         return
+    if adapter_name is None:
+        unfuse(model)
+    elif adapter_name in state.fused:
+        raise ValueError(f"Adapter {adapter_name!r} is fused into the weights; call unfuse_lily before removing it.")
     for name in [adapter_name] if adapter_name is not None else list(state.adapters):
         state.remove(name)
     if not state.adapters:

@@ -30,6 +30,8 @@ class LilyState:
         self.clock: Any = None  # what tells the fraction, while a weight depends on it
         self.levels: dict[str, dict[str, float]] = {}  # layer -> weight times scaling, now
         self.factors: dict[str, torch.Tensor] = {}  # the same as a tensor: another weight compiles nothing anew
+        self.fused: dict[str, AdapterWeight] = {}  # adapters that are in the model's weights, see fusing.py
+        self.originals: dict[str, torch.Tensor] = {}  # layer -> its weights before that
         self.enabled = True
         self.call_scale = 1.0  # {"scale": s} among the attention keyword arguments of the running call
         self.attentions: list[nn.Module] = []

@@ -34,6 +34,9 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
         raise ValueError(f"Adapter {twice[0]!r} is named twice; give each adapter one weight.")
     if len(names) != len(weights):
         raise ValueError(f"There are {len(names)} adapter names and {len(weights)} weights; give one weight for each.")
+    state = get_state(model)
+    if state is not None and (fused := sorted(state.fused.keys() & set(names))):
+        raise ValueError(f"Adapter {fused[0]!r} is fused into the weights; call unfuse_lily before setting its weight.")
     parsed = {}
     for name, weight in zip(names, weights, strict=True):
         try:
@@ -41,7 +44,6 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
             parsed[name].check(known[name].layers)
         except ValueError as error:
             raise ValueError(f"The weight of adapter {name!r}: {error}") from None
-    state = get_state(model)
     if state is None:
         return
     stepped = any(weight.is_stepped for weight in parsed.values())

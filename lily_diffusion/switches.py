@@ -10,6 +10,7 @@ from .attach import detach
 from .attention_processor import get_adapters, get_state, unknown_adapter
 from .blend import get_weights, set_enabled, set_weights
 from .components import denoiser
+from .fusing import fuse, unfuse
 
 
 def set_adapters(
@@ -82,8 +83,28 @@ def enable_lily(pipe_or_model: Any) -> None:
     set_enabled(denoiser(pipe_or_model)[1], True)
 
 
+def fuse_lily(pipe_or_model: Any, *, lily_scale: float = 1.0, adapter_names: str | Sequence[str] | None = None) -> None:
+    """Add frozen adapters into the model's weights: no cost per step is left. `unfuse_lily` undoes it bit by bit.
+
+    Args:
+        pipe_or_model: a pipeline or its denoiser.
+        lily_scale: multiplies the adapters' weights.
+        adapter_names: which of the active adapters; None takes all of them.
+
+    Raises:
+        ValueError: as `fusing.fuse`; a routed adapter must be baked first. Nothing has changed then.
+    """
+    names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+    fuse(denoiser(pipe_or_model)[1], names, lily_scale)
+
+
+def unfuse_lily(pipe_or_model: Any) -> None:
+    """Undo `fuse_lily`: every weight is what it was before, and the adapters run again beside the model."""
+    unfuse(denoiser(pipe_or_model)[1])
+
+
 def unload_lily_weights(pipe_or_model: Any) -> None:
-    """Remove all adapters; the model is then as it was before any."""
+    """Remove all adapters, fused ones too; the model is then as it was before any."""
     detach(denoiser(pipe_or_model)[1])
 
 

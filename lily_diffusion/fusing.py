@@ -1,0 +1,113 @@
+"""Fusing: frozen adapters added into the model's own weights, and taken out again bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .attention_processor import get_state, unknown_adapter
+from .frozen import factors, is_frozen
+from .sharing import FUSED, plain
+
+
+@torch.no_grad()
+def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scale: float = 1.0) -> None:
+    """Add the updates of frozen adapters, each at its weight times `lily_scale`, to the weights they belong to.
+
+    The sum is made in float32. The weights that were there are kept on the CPU, for `unfuse`.
+
+    Args:
+        model: the denoiser.
+        adapter_names: which of the active adapters; None takes all of them.
+        lily_scale: multiplies every weight.
+
+    Raises:
+        ValueError: an adapter is unknown, not active or routed, its weight changes by step, something is fused already,
+            or a layer's weights are quantised, offloaded or shared. Nothing has changed then.
+    """
+    model, state = plain(model), get_state(model)
+    if state is not None and state.fused:
+        raise ValueError(f"{', '.join(map(repr, state.fused))} is fused already; call unfuse_lily first.")
+    active: dict[str, Any] = state.weights if state is not None else {}
+    names = list(active) if adapter_names is None else list(dict.fromkeys(adapter_names))
+    for name in names:
+        if name not in active:
+            raise ValueError(f"{unknown_adapter(name, list(active))} Only active adapters are fused.")
+    if state is None or not names:
+        raise ValueError("There is no active adapter to fuse.")
+    linears: dict[str, Any] = {layer: model.get_submodule(layer) for name in names for layer in state.adapters[name].layers}
+    _check(state, names, linears)
+    updated = {}
+    for layer, linear in linears.items():
+        total = linear.weight.detach().float()
+        for name in names:
+            level = state.weights[name].by_layer([layer])[layer] * lily_scale
+            if layer in state.adapters[name].number and level:
+                down, up = (t.to(total.device) for t in factors(state.adapters[name], layer))
+                total = total + level * (up @ down)
+        updated[layer] = total.to(linear.weight.dtype)
+        if not updated[layer].isfinite().all():
+            raise ValueError(f"With the adapter, the weights of {layer} are not finite; nothing is fused.")
+    updated |= _aliases(model, updated)
+    for layer, weight in updated.items():
+        original: Any = model.get_submodule(layer).weight
+        state.originals[layer] = original.detach().cpu().clone()
+        original.data.copy_(weight)
+    state.fused = {name: state.weights[name] for name in names}
+    state.weights = {name: weight for name, weight in state.weights.items() if name not in names}
+
+
+@torch.no_grad()
+def unfuse(model: nn.Module) -> None:
+    """Put back every weight that `fuse` changed, and make its adapters active again as they were."""
+    state = get_state(model)
+    if state is None:
+        return
+    for layer, weight in state.originals.items():
+        linear: Any = plain(model).get_submodule(layer)
+        linear.weight.data.copy_(weight)
+    state.originals = {}
+    fused, state.fused = state.fused, {}
+    state.activate({**state.weights, **fused})
+
+
+def fused_adapters(model: nn.Module) -> list[str]:
+    """Names of the adapters that are in the model's weights now."""
+    state = get_state(model)
+    return list(state.fused) if state is not None else []
+
+
+def _check(state: Any, names: Sequence[str], linears: dict[str, Any]) -> None:
+    for name in names:
+        if not is_frozen(state.adapters[name]):
+            raise ValueError(
+                f"Adapter {name!r} chooses its experts by the input, so no weight can hold its update: bake it first "
+                "(bake_lily, or lily-diffusion bake)."
+            )
+        if state.weights[name].is_stepped:
+            raise ValueError(f"The weight of adapter {name!r} changes by step; set one weight before fusing.")
+    seen: dict[int, str] = {}
+    for layer, linear in linears.items():
+        weight = linear.weight
+        if weight.is_meta:
+            raise ValueError(f"The weights of {layer} are offloaded; fuse before offloading.")
+        if not weight.is_floating_point() or type(weight.data) not in (torch.Tensor, nn.Parameter):
+            raise ValueError(f"The weights of {layer} are quantised ({type(weight).__name__}); fuse before quantising.")
+        if id(weight) in seen:
+            raise ValueError(f"{layer} and {seen[id(weight)]} are one weight with two updates, which cannot be fused.")
+        seen[id(weight)] = layer
+
+
+def _aliases(model: nn.Module, updated: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """New weights of the projections that ``fuse_qkv_projections`` has put beside the updated ones, row by row."""
+    found = {}
+    for attention in dict.fromkeys(layer.rpartition(".")[0] for layer in updated):
+        modules: Any = model.get_submodule(attention)._modules
+        for alias, parts in FUSED.items():
+            if alias in modules and all(part in modules for part in parts):
+                rows = [updated.get(f"{attention}.{part}", modules[part].weight.detach()) for part in parts]
+                found[f"{attention}.{alias}"] = torch.cat(rows)
+    return found
