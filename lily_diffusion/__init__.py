@@ -5,7 +5,7 @@ from .attach import attach, detach, refresh
 from .attention_processor import LilyAttnProcessor
 from .baking import Baked, bake_lily
 from .config import LilyConfig
-from .loaders import check_compatible, lily_state_dict, load_lily_weights, save_lily_weights
+from .loaders import check_compatible, enable_lily_hotswap, lily_state_dict, load_lily_weights, save_lily_weights
 from .save_and_load import WEIGHT_NAME, LilyHeader, read_lily_header
 from .sharing import Group, group_table
 from .switches import (
@@ -37,6 +37,7 @@ __all__ = [
     "detach",
     "disable_lily",
     "enable_lily",
+    "enable_lily_hotswap",
     "fuse_lily",
     "get_active_adapters",
     "get_adapter_weights",

@@ -38,7 +38,9 @@ def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scal
             raise ValueError(f"{unknown_adapter(name, list(active))} Only active adapters are fused.")
     if state is None or not names:
         raise ValueError("There is no active adapter to fuse.")
-    linears: dict[str, Any] = {layer: model.get_submodule(layer) for name in names for layer in state.adapters[name].layers}
+    linears: dict[str, Any] = {
+        layer: model.get_submodule(layer) for name in names for layer in state.adapters[name].layers
+    }
     _check(state, names, linears)
     updated = {}
     for layer, linear in linears.items():

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from .attach import attach, check_fits, home
-from .attention_processor import get_adapters, one_adapter
+from .attention_processor import get_adapters, one_adapter, unknown_adapter
 from .components import denoiser, dtype_of, public_name
+from .hot_swap import declare_rank, slot_for, source_of, swap
 from .save_and_load import (
     SAFETENSORS_NAME,
     WEIGHT_NAME,
@@ -30,6 +31,7 @@ def load_lily_weights(
     pretrained_model_name_or_path_or_dict: str | os.PathLike[str] | Mapping[str, torch.Tensor],
     adapter_name: str | None = None,
     *,
+    hotswap: bool = False,
     weight_name: str | None = None,
     metadata: Mapping[str, str] | None = None,
     subfolder: str | None = None,
@@ -46,6 +48,8 @@ def load_lily_weights(
         pretrained_model_name_or_path_or_dict: a .safetensors file, a folder or Hub id that has one, or tensors by name
             (then `metadata` must be the header's strings).
         adapter_name: its name from now on; None takes the first free of default_0, default_1, ...
+        hotswap: replace the adapter of this name, in its own tensors and at its own weight: a compiled model is not
+            compiled anew. `enable_lily_hotswap` makes room for other ranks.
         weight_name: the file's name in the folder or on the Hub.
         subfolder, revision, token, cache_dir, force_download, local_files_only: as in diffusers, for the Hub.
 
@@ -60,7 +64,9 @@ def load_lily_weights(
     taken = get_adapters(model)
     if adapter_name is None:
         adapter_name = next(f"default_{i}" for i in range(len(taken) + 1) if f"default_{i}" not in taken)
-    if adapter_name in taken:
+    if hotswap and adapter_name not in taken:
+        raise ValueError(f"{unknown_adapter(adapter_name, list(taken))} hotswap replaces one that is loaded.")
+    if adapter_name in taken and not hotswap:
         raise ValueError(f"An adapter named {adapter_name!r} is loaded already; delete it or choose another name.")
     source = pretrained_model_name_or_path_or_dict
     if isinstance(source, Mapping):
@@ -77,8 +83,26 @@ def load_lily_weights(
         header, tensors = read_file(path)
     check_compatible(header, pipe_or_model)
     adapter = build_adapter(header, tensors, name).to(home(model), dtype_of(model)).requires_grad_(False).eval()
-    attach(model, adapter, adapter_name)
+    if hotswap:
+        swap(model, adapter_name, adapter)
+    else:
+        attach(model, slot_for(model, adapter), adapter_name)
     return adapter_name
+
+
+def enable_lily_hotswap(pipe_or_model: Any, target_rank: int = 128) -> None:
+    """Make room for adapters of any rank up to `target_rank` in those that are loaded from now on.
+
+    Call it before the first load, and before compiling; then ``load_lily_weights(..., adapter_name, hotswap=True)``
+    puts another adapter into the place of one, with nothing compiled anew. Adapters must agree in num_B and routing.
+
+    Raises:
+        ValueError: `target_rank` is not a whole number of at least 1, or adapters are loaded already.
+    """
+    model = denoiser(pipe_or_model)[1]
+    if known := get_adapters(model):
+        raise ValueError(f"enable_lily_hotswap comes before the first adapter, and {next(iter(known))!r} is loaded.")
+    declare_rank(model, target_rank)
 
 
 def save_lily_weights(
@@ -111,7 +135,7 @@ def save_lily_weights(
         ValueError: there is no such adapter, or several and none is named; a bad file name; tensors not finite.
     """
     component, model = denoiser(pipe_or_model)
-    adapter = one_adapter(model, adapter_name)[1]
+    adapter = source_of(one_adapter(model, adapter_name)[1])
     if Path(weight_name).name != weight_name or not weight_name.endswith(".safetensors"):
         raise ValueError(f"weight_name must be a plain file name that ends in .safetensors, not {weight_name!r}.")
     directory = Path(save_directory)
