@@ -97,7 +97,7 @@ def test_what_does_not_fit_changes_nothing(swap, name):
 
 
 def test_bad_calls(swap):
-    with pytest.raises(ValueError, match="no adapter named 'y'.*hotswap replaces"):
+    with pytest.raises(ValueError, match=r"no adapter named 'y'.*hotswap replaces"):
         load_lily_weights(swap.model, swap.files["same"][1], "y", hotswap=True)
     for rank in (0, True, 2.5):
         with pytest.raises(ValueError, match="target_rank must be"):
