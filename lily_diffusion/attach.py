@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
-from .adapter_weight import parse
 from .attention_processor import (
     STATE,
     LilyAttnProcessor,
@@ -55,8 +54,7 @@ def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: st
     else:
         check_fits(adapter.groups, model)
     state = model.__dict__.get(STATE) or _prepare(model)
-    state.adapters[adapter_name] = adapter
-    state.activate({**state.weights, adapter_name: parse(1.0)})
+    state.add(adapter_name, adapter)
     return adapter
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
-from .adapter_weight import AdapterWeight
+from .adapter_weight import AdapterWeight, parse
 from .forward_order import names_in
 from .sharing import FUSED, plain
 
@@ -36,6 +36,12 @@ class LilyState:
         self.call_scale = 1.0  # {"scale": s} among the attention keyword arguments of the running call
         self.attentions: list[nn.Module] = []
         self.hooks: list[Any] = []
+
+    def add(self, name: str, adapter: LilyAdapter) -> None:
+        """Take in an adapter, active at weight 1; what the others cost does not matter."""
+        self.adapters[name] = adapter
+        self.weights = dict(sorted({**self.weights, name: parse(1.0)}.items()))
+        self._level(name)
 
     def activate(self, weights: dict[str, AdapterWeight]) -> None:
         """Set the active adapters; they are summed in the order of their names, however they were asked for."""

@@ -52,14 +52,15 @@ def from_factors(parts: Mapping[Projection, Factors]) -> LilyAdapter:
     parts = {p: _within_width(down, up) for p, (down, up) in parts.items()}
     r = max(down.shape[0] for down, _ in parts.values())
     groups = tuple(Group(p.attribute, p.in_features, p.out_features, (p.name,), (0,)) for p in parts)
-    adapter = LilyAdapter(LilyConfig(r=r, stride_A=1, num_B=1, routing="static"), groups)
-    with torch.no_grad():
-        for p, (down, up) in parts.items():
-            A, B, logits = adapter.tensors(p.name)
-            missing = r - down.shape[0]
-            A.copy_(F.pad(down, (0, 0, 0, missing)))
-            B[0].copy_(F.pad(up.T, (0, 0, 0, missing)))
-            logits.zero_()
+    tensors = {}
+    for i, (down, up) in enumerate(parts.values()):
+        missing = r - down.shape[0]
+        tensors[f"lily_A.{i}.0"] = F.pad(down, (0, 0, 0, missing))
+        tensors[f"lily_B.{i}"] = F.pad(up.T, (0, 0, 0, missing))[None].contiguous()
+        tensors[f"lily_router.{i}.0"] = down.new_zeros(1)
+    with torch.device("meta"):  # nothing is drawn
+        adapter = LilyAdapter(LilyConfig(r=r, stride_A=1, num_B=1, routing="static"), groups)
+    adapter.load_state_dict(tensors, assign=True)
     return adapter.requires_grad_(False).eval()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from .adapter import LilyAdapter
 from .config import LilyConfig
@@ -181,7 +181,7 @@ def read_file(path: Path) -> tuple[LilyHeader, dict[str, torch.Tensor]]:
     """Read a whole Lily file. Raises as `read_lily_header` does, also for a file that was cut off."""
     header = read_lily_header(path)
     try:
-        return header, load_file(path)
+        return header, load(path.read_bytes())  # safetensors' load_file keeps some memory for every call
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as safetensors ({error}); it may be cut off.") from None
 

@@ -54,3 +54,10 @@ def test_one_expert_needs_static_routing(sd15):
         LilyConfig(num_B=1)
     attach(sd15, LilyConfig(r=4, num_B=1, routing="static"))
     assert get_active_adapters(sd15) == ["default"]
+
+
+def test_nothing_is_drawn(sd15):
+    adapter = static_adapter(sd15)
+    state = torch.get_rng_state()
+    from_factors({p: factors(adapter, p.name) for p in projections(adapter)})
+    assert torch.equal(torch.get_rng_state(), state)
