@@ -29,7 +29,7 @@ from lily_diffusion.grid import labelled_grid
 from lily_diffusion.interchange.rank import reduce_rank
 
 SUBJECTS = ("teddy bear", "robot face", "owl", "rocket", "cactus")
-CALL = {"num_inference_steps": 25, "guidance_scale": 3.0}
+CALL: dict[str, Any] = {"num_inference_steps": 25, "guidance_scale": 3.0}
 SEED = 500  # of calibration
 SHOWN = ("red", "teal", "yellow")
 
@@ -129,7 +129,7 @@ def report(results: list[dict[str, Any]], args: argparse.Namespace) -> None:
         "# Freezing the routers\n",
         f"{len(results)} subjects ({', '.join(r['subject'] for r in results)}), twelve pictures each.\n",
         "| | likeness to the subject | lost | cosine to the routed adapter's pictures | pixel distance to them "
-        "| error of the updates |",
+        "| error of the updates on the calibration prompts |",
         "|---|---|---|---|---|---|",
     ]
     for kind, values in means.items():
