@@ -220,8 +220,8 @@ def draw(pipe: Any, prompts: Sequence[str], seed: int, **call: Any) -> Any:
 
 def distance(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
     """Root mean square difference between pictures of the same sizes, pixel values in [0, 1]."""
-    off = [np.subtract(x.convert("RGB"), y.convert("RGB"), dtype=np.float64) for x, y in zip(a, b, strict=True)]
-    return float(np.sqrt(np.mean(np.square(off)))) / 255
+    pixels = [np.stack([np.asarray(x.convert("RGB"), dtype=np.float64) for x in images]) for images in (a, b)]
+    return float(np.sqrt(np.square(pixels[0] - pixels[1]).mean())) / 255
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def _report(
     if not statistics:
         return {"method": "exact", "prompts": [], "error": 0.0, "layers": {}}
     errors = layer_errors(adapter, frozen, statistics)
-    layers = {
+    layers: dict[str, dict[str, Any]] = {
         layer: {
             "probability": [round(p, 5) for p in seen.mean.tolist()],
             "spread": round(float(seen.spread.mean()), 5),

@@ -1,4 +1,4 @@
-"""The command line: lily-diffusion generate | inspect | ui | demo."""
+"""The command line: lily-diffusion generate | inspect | bake | merge | convert | ui | demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import demo, generate
-from .commands import inspect
+from .commands import bake, convert, inspect, merge
 
 DESCRIPTION = "Draw with Lily adapters, look into their files, open the page, or see it all work once."
 EXAMPLES = """\
@@ -24,6 +24,9 @@ examples:
 COMMANDS: dict[str, tuple[Any, str]] = {
     "generate": (generate, "draw pictures"),
     "inspect": (inspect, "show what a file holds"),
+    "bake": (bake, "freeze an adapter's routers: plain LoRA out of Lily"),
+    "merge": (merge, "several frozen adapters into one file"),
+    "convert": (convert, "Lily files of PEFT and of the authors in, PEFT's out"),
 }
 
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ui.recipe import MAX_SEED, Recipe, UsedAdapter, png_info
 
-from . import base_model
+from .adapter_weight import parse
 from .grid import labelled_grid
 from .loaders import load_lily_weights
+from .pipelines import default_guidance, open_pipeline
 from .save_and_load import read_lily_header
 from .switches import set_adapters
 
@@ -29,6 +30,9 @@ examples:
   # two adapters at once, each with its weight, on two prompts; the grid shows everything side by side
   lily-diffusion generate --adapter robot.safetensors:0.8 --adapter bear=teddy_bear.safetensors:0.6 \\
     --prompt "a sks robot on a blue background" --prompt "a zwx bear on a yellow background" --seed 7
+
+  # by block and by step: weaker in the middle block, and fading out over the first half of the steps
+  lily-diffusion generate --adapter "robot.safetensors:1@0,0@0.5,mid=0.3" --prompt "a sks robot on a blue background"
 
   # any diffusers pipeline, from a folder or the hub
   lily-diffusion generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --adapter dog.safetensors \\
@@ -43,7 +47,7 @@ class AdapterSpec(NamedTuple):
 
     name: str
     file: Path
-    weight: float
+    weight: float | str  # text where blocks or steps differ
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[NAME=]FILE[:WEIGHT]",
-        help="a Lily file and its weight (default: 1); may be repeated: the adapters are blended",
+        help="a Lily file and its weight (default: 1), such as 0.8, 0.8,up.1=0.5,attn2=0 or 1@0,0.2@0.6; "
+        "may be repeated: the adapters are blended",
     )
     add(
         "--model",
@@ -122,46 +127,42 @@ def parse_adapters(texts: Sequence[str]) -> list[AdapterSpec]:
     """
     specs: list[AdapterSpec] = []
     for text in texts:
-        name, mark, rest = text.partition("=")
-        if not mark or not name or Path(text).exists():
-            name, rest = "", text
-        file, weight = rest, 1.0
-        if not Path(rest).exists():
-            head, mark, tail = rest.rpartition(":")
-            if mark and head:
-                try:
-                    file, weight = head, float(tail)
-                except ValueError:
-                    raise ValueError(f"the weight of --adapter {text} must be a number, not {tail!r}.") from None
+        name, file, weight = _split(text)
+        try:
+            plain = parse(weight).plain
+        except ValueError as error:
+            raise ValueError(f"the weight of --adapter {text}: {error}") from None
         if not Path(file).is_file():
             raise ValueError(f"there is no adapter file {file}.")
         name = name or re.sub(r"\W", "_", Path(file).stem)
         if name in [spec.name for spec in specs]:
             raise ValueError(f"two adapters are named {name!r}; write --adapter OTHER_NAME={file}.")
-        specs.append(AdapterSpec(name, Path(file), weight))
+        specs.append(AdapterSpec(name, Path(file), plain))
     return specs
 
 
+def _split(text: str) -> tuple[str, str, str]:
+    """(name, file, weight) of ``[NAME=]FILE[:WEIGHT]``: files may have = and : in their names, and weights =."""
+    before, _, after = text.partition("=")
+    for name, rest in (("", text), (before, after)):
+        file, mark, weight = rest.rpartition(":")
+        if Path(rest).exists():
+            return name, rest, "1"
+        if mark and Path(file).exists():
+            return name, file, weight
+    file, mark, weight = text.partition(":")
+    return "", file.rpartition("=")[2], weight if mark else "1"
+
+
 def _load(args: argparse.Namespace, specs: list[AdapterSpec]) -> Any:
-    model = args.model
-    if not Path(base_model.resolve(model)).is_dir() and (model.count("/") != 1 or model.startswith((".", "/"))):
-        raise ValueError(
-            f"there is no pipeline folder {model}; name a folder, a hub id such as owner/model, or 'embedded'."
-        )
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        pipe = base_model.load_pipeline(model, dtype=torch.float16 if device.startswith("cuda") else torch.float32)
-    except Exception as error:  # hub, file and configuration errors are of many kinds, and all mean the same here
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"the model {model} cannot be loaded: {reason}") from error
+    pipe = open_pipeline(args.model, args.device)
     for spec in specs:
         load_lily_weights(pipe, spec.file, spec.name)
     if specs:
         set_adapters(pipe, [spec.name for spec in specs], [spec.weight for spec in specs])
     args.width = args.width or _default_size(pipe)
     args.height = args.height or _default_size(pipe)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return pipe
 
 
 def _default_size(pipe: Any) -> int:
@@ -174,9 +175,7 @@ def _default_size(pipe: Any) -> int:
 def _recipes(args: argparse.Namespace, specs: list[AdapterSpec], first: int) -> list[list[Recipe]]:
     """One row a prompt, one recipe a picture; the recipe is also what the PNG carries."""
     used = tuple(UsedAdapter(s.name, read_lily_header(s.file).content_hash, s.weight) for s in specs)
-    guidance = args.guidance_scale
-    if guidance is None:
-        guidance = 3.0 if args.model == "embedded" else 7.5
+    guidance = default_guidance(args.model) if args.guidance_scale is None else args.guidance_scale
     model = Path(args.model).resolve().name if Path(args.model).is_dir() else args.model  # pictures carry no paths
 
     def recipe(prompt: str, seed: int) -> Recipe:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from .adapter import LilyAdapter
 from .attach import attach, check_fits, home
 from .attention_processor import get_adapters, one_adapter, unknown_adapter
 from .components import denoiser, dtype_of, public_name
 from .hot_swap import declare_rank, slot_for, source_of, swap
+from .interchange.peft import CONFIG_NAME, read_peft
 from .save_and_load import (
     SAFETENSORS_NAME,
     WEIGHT_NAME,
@@ -45,8 +47,8 @@ def load_lily_weights(
 
     Args:
         pipe_or_model: a diffusers pipeline, or its UNet or transformer.
-        pretrained_model_name_or_path_or_dict: a .safetensors file, a folder or Hub id that has one, or tensors by name
-            (then `metadata` must be the header's strings).
+        pretrained_model_name_or_path_or_dict: a .safetensors file; a folder or Hub id that has one; a folder that PEFT
+            saved (its routing stays "batch"); or tensors by name, with the header's strings as `metadata`.
         adapter_name: its name from now on; None takes the first free of default_0, default_1, ...
         hotswap: replace the adapter of this name, in its own tensors and at its own weight: a compiled model is not
             compiled anew. `enable_lily_hotswap` makes room for other ranks.
@@ -68,21 +70,10 @@ def load_lily_weights(
         raise ValueError(f"{unknown_adapter(adapter_name, list(taken))} hotswap replaces one that is loaded.")
     if adapter_name in taken and not hotswap:
         raise ValueError(f"An adapter named {adapter_name!r} is loaded already; delete it or choose another name.")
-    source = pretrained_model_name_or_path_or_dict
-    if isinstance(source, Mapping):
-        name, tensors = "The state dict", dict(source)
-        odd = [key for key, t in tensors.items() if not isinstance(t, torch.Tensor)]
-        if odd or not tensors:
-            raise ValueError(f"The state dict must map names to tensors, and {odd[0] if odd else 'it'} does not.")
-        dtypes = {key: SAFETENSORS_NAME.get(t.dtype, str(t.dtype)) for key, t in tensors.items()}
-        header = parse_header(metadata or {}, dtypes, name)
-    else:
-        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "force_download": force_download}
-        path = _find_file(source, weight_name, subfolder=subfolder, local_files_only=local_files_only, **hub)
-        name = path.name
-        header, tensors = read_file(path)
-    check_compatible(header, pipe_or_model)
-    adapter = build_adapter(header, tensors, name).to(home(model), dtype_of(model)).requires_grad_(False).eval()
+    hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "force_download": force_download}
+    where = {"weight_name": weight_name, "subfolder": subfolder, "local_files_only": local_files_only, **hub}
+    adapter = _read_adapter(pretrained_model_name_or_path_or_dict, pipe_or_model, metadata, where)
+    adapter = adapter.to(home(model), dtype_of(model)).requires_grad_(False).eval()
     if hotswap:
         swap(model, adapter_name, adapter)
     else:
@@ -172,6 +163,27 @@ def check_compatible(header: LilyHeader, pipe_or_model: Any) -> None:
             f"and this is a {component} ({kind})."
         )
     check_fits(header.groups, model)
+
+
+def _read_adapter(
+    source: Any, pipe_or_model: Any, metadata: Mapping[str, str] | None, where: dict[str, Any]
+) -> LilyAdapter:
+    """The adapter of a file, a folder, a Hub repository or a state dict, if it is one for this model."""
+    if isinstance(source, Mapping):
+        name, tensors = "The state dict", dict(source)
+        odd = [key for key, t in tensors.items() if not isinstance(t, torch.Tensor)]
+        if odd or not tensors:
+            raise ValueError(f"The state dict must map names to tensors, and {odd[0] if odd else 'it'} does not.")
+        dtypes = {key: SAFETENSORS_NAME.get(t.dtype, str(t.dtype)) for key, t in tensors.items()}
+        header = parse_header(metadata or {}, dtypes, name)
+    elif (Path(source) / (where["subfolder"] or "") / CONFIG_NAME).is_file():
+        return read_peft(Path(source) / (where["subfolder"] or ""), pipe_or_model)
+    else:
+        path = _find_file(source, **where)
+        name = path.name
+        header, tensors = read_file(path)
+    check_compatible(header, pipe_or_model)
+    return build_adapter(header, tensors, name)
 
 
 def _find_file(source: str | os.PathLike[str], weight_name: str | None, *, subfolder: str | None, **hub: Any) -> Path:

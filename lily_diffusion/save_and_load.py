@@ -273,7 +273,8 @@ def _foreign(keys: Mapping[str, str], name: str) -> str:
     """Say what a file without our header is."""
     if any("lily_A" in key or "lily_lp" in key for key in keys):
         return (
-            f"{name} is a Lily file of another program (PEFT or the authors'): it has no {METADATA_KEY} in its header."
+            f"{name} is a Lily file of another program (PEFT or the authors'), without {METADATA_KEY} in its header: "
+            "load its folder, or convert it (lily-diffusion convert)."
         )
     if any("lora" in key.lower() for key in keys):
         return f"{name} is a LoRA file, not a Lily adapter; load it with pipe.load_lora_weights."

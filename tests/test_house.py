@@ -15,6 +15,7 @@ LAYERS = [  # imports run downward only; neighbours on one line do not import ea
     ["lily_diffusion.baking"],
     ["lily_diffusion.inspection", "lily_diffusion.loaders", "lily_diffusion.switches"],
     ["lily_diffusion.interchange"],
+    ["lily_diffusion.pipelines"],
     ["lily_diffusion.components"],
     ["lily_diffusion.attach", "lily_diffusion.blend", "lily_diffusion.save_and_load"],
     ["lily_diffusion.fusing", "lily_diffusion.hot_swap", "lily_diffusion.step_clock"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lily_diffusion.base_model import load_pipeline
 from ui import base_models
 from ui.adapter_folder import AdapterFolder, AdapterFolderError, without_paths
 from ui.messages import Finished, Order, Picture, Step
+from ui.recipe import png_info
 from ui.session import Session, SessionError
 
 
@@ -166,6 +168,16 @@ def test_restore_says_what_is_missing(session, files, tmp_path):
     (picture,) = make(session, weights={id_of(session, "styles/ink"): 0.5})
     _, weights, problems = elsewhere.restore(picture.path)
     assert weights == {id_of(elsewhere, "renamed"): 0.5} and problems == []  # found by its hash
+
+
+def test_a_weight_by_block_is_told_of(session, tmp_path):
+    (picture,) = make(session, weights={id_of(session, "robot"): 0.5})
+    used = replace(picture.recipe.adapters[0], weight="0.5,mid=0")
+    path = tmp_path / "other.png"
+    Image.open(picture.path).save(path, pnginfo=png_info(replace(picture.recipe, adapters=(used,))))
+    recipe, weights, problems = session.restore(path)
+    assert recipe.adapters == (used,) and weights == {id_of(session, "robot"): 1.0}
+    assert "0.5,mid=0" in problems[0] and "on at 1" in problems[0]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lily_diffusion.adapter_weight import parse
+
 INFOTEXT_KEY = "parameters"
 RECIPE_KEY = "lily_recipe"
 RECIPE_VERSION = 1
@@ -30,6 +32,7 @@ MAX_GUIDANCE = 30.0
 MAX_EDGE = 4096  # pixels
 MAX_SEED = 2**32 - 1
 MAX_WEIGHT = 10.0  # an adapter weight lies in [-MAX_WEIGHT, MAX_WEIGHT]
+MAX_WEIGHT_TEXT = 1000  # characters of a weight that differs by block or step
 MAX_ADAPTERS = 16
 
 _FIELD = re.compile(r'\s*([A-Za-z][\w \-/]{0,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
@@ -42,11 +45,14 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class UsedAdapter:
-    """An adapter that took part in a picture: its name for people, its hash for us, and its blend weight."""
+    """An adapter that took part in a picture: its name for people, its hash for us, and its blend weight.
+
+    The weight is a number, or text where blocks or steps differ (see `lily_diffusion.adapter_weight`).
+    """
 
     name: str
     content_hash: str
-    weight: float
+    weight: float | str
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def infotext(recipe: Recipe) -> str:
     }
     if recipe.adapters:
         fields["Lily hashes"] = ", ".join(f"{clean_name(a.name)}: {a.content_hash[:12]}" for a in recipe.adapters)
-        fields["Lily weights"] = ", ".join(f"{clean_name(a.name)}: {a.weight:g}" for a in recipe.adapters)
+        fields["Lily weights"] = ", ".join(f"{clean_name(a.name)}: {parse(a.weight)}" for a in recipe.adapters)
     fields["Version"] = "lily_diffusion"
     lines = [recipe.prompt]
     if recipe.negative_prompt:
@@ -210,8 +216,21 @@ def _adapter(entry: Any) -> UsedAdapter:
     content_hash = entry.get("content_hash")
     if not isinstance(content_hash, str) or not _HASH.fullmatch(content_hash):
         raise RecipeError("The recipe in this picture names an adapter without a valid content hash.")
-    weight = _number(entry, "weight", -MAX_WEIGHT, MAX_WEIGHT)
-    return UsedAdapter(clean_name(_text(entry, "name", MAX_NAME)), content_hash, weight)
+    return UsedAdapter(clean_name(_text(entry, "name", MAX_NAME)), content_hash, _weight(entry))
+
+
+def _weight(entry: dict[str, Any]) -> float | str:
+    if not isinstance(entry.get("weight"), str):
+        return _number(entry, "weight", -MAX_WEIGHT, MAX_WEIGHT)
+    try:
+        weight = parse(_text(entry, "weight", MAX_WEIGHT_TEXT))
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"The recipe in this picture has a weight that cannot be read: {error}") from None
+    if any(abs(w) > MAX_WEIGHT for _, frames in weight.parts for _, w in frames.points):
+        raise RecipeError(f"The recipe in this picture needs weights from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
+    return weight.plain
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, Any]:

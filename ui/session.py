@@ -114,10 +114,16 @@ class Session:
         for used in recipe.adapters:
             file = self.adapters.find(used.content_hash)
             reason = self._card(file).reason if file else f"no file with hash {used.content_hash[:12]} is in the folder"
-            if file and reason is None:
-                weights[file.id] = used.weight
+            if not file or reason is not None:
+                problems.append(f"The adapter '{used.name}' (weight {used.weight}) is missing: {reason}")
+            elif isinstance(used.weight, str):
+                weights[file.id] = 1.0
+                problems.append(
+                    f"The adapter '{used.name}' had the weight {used.weight}, by block or step, which this page cannot "
+                    "set: it is on at 1."
+                )
             else:
-                problems.append(f"The adapter '{used.name}' (weight {used.weight:g}) is missing: {reason}")
+                weights[file.id] = used.weight
         if recipe.base_model and recipe.base_model != self.base.label:
             problems.append(
                 f"It was made with the base model '{recipe.base_model}'; now '{self.base.label}' is loaded."

@@ -1,0 +1,131 @@
+"""lily-diffusion bake: freeze an adapter's routers, so that any program that reads LoRA can use it.
+
+The routers are watched while the prompts are drawn, and each layer's mixture of experts is replaced by the one matrix
+that answers most nearly as it did. What is lost is written beside the file: numbers, and a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageChops
+
+from ..adapter import LilyAdapter
+from ..baking import METHODS, bake_lily, compare, freeze
+from ..components import denoiser
+from ..frozen import is_frozen
+from ..grid import labelled_grid
+from ..interchange.rank import largest_error, reduce_rank
+from ..loaders import load_lily_weights
+from ..pipelines import default_guidance, open_pipeline, open_shapes
+from ..save_and_load import LilyHeader, build_adapter, read_file
+from ..switches import unload_lily_weights
+from .output import FORMATS, check_output, write_adapter
+
+EXAMPLES = """\
+examples:
+  # for diffusers' own pipe.load_lora_weights
+  lily-diffusion bake robot.safetensors --prompt "a sks robot on a red background" --prompt "two sks robot" \\
+    --output robot_lora.safetensors
+
+  # for A1111, Forge, ComfyUI and InvokeAI, no larger than rank 16
+  lily-diffusion bake robot.safetensors --prompt "a sks robot" --format kohya --rank 16 --output robot_lora.safetensors
+
+  # a frozen Lily file, which can be merged with others and fused into the weights
+  lily-diffusion bake robot.safetensors --prompt "a sks robot" --format lily --output robot_frozen.safetensors
+
+Beside robot_lora.safetensors lie robot_lora.json, each layer's routing and error, and robot_lora.png: for every prompt
+the picture of the base, of the adapter, of its frozen stand-in, and where the last two differ. An adapter with static
+routing needs no prompt and loses nothing.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, help="a Lily .safetensors file")
+    add("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    add("--format", default="diffusers", help=f"one of {', '.join(FORMATS)} (default: diffusers)")
+    add("--prompt", action="append", default=[], metavar="TEXT", help="to watch the routers on; may be repeated")
+    add("--model", default="embedded", metavar="NAME", help="'embedded', a pipeline's folder, or a hub id")
+    add("--method", choices=METHODS, default=METHODS[0], help="least squares, or the mean mixture (default: fit)")
+    add("--rank", type=int, help="at most this rank, by singular value decomposition (default: the adapter's own)")
+    add("--max_error", type=float, help="instead of --rank: the relative error that a layer may lose by it")
+    add("--steps", type=int, default=25, help="denoising steps (default: 25)")
+    add("--guidance_scale", type=float, help="(default: 3 for embedded, else 7.5)")
+    add("--seed", type=int, default=0, help="of the first prompt, the next ones count up (default: 0)")
+    add("--device", help="such as cuda or cpu (default: cuda if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Bake one file, write it with its report and picture, and say what is lost."""
+    check_output(args.output, args.format)
+    if not args.file.exists():
+        raise ValueError(f"there is no file {args.file}.")
+    if args.output.resolve() == args.file.resolve():
+        raise ValueError("--output is the file itself; choose another name.")
+    if args.rank is not None and args.max_error is not None:
+        raise ValueError("give --rank or --max_error, not both.")
+    if args.steps < 1:
+        raise ValueError(f"--steps must be 1 or more, not {args.steps}.")
+    header, tensors = read_file(args.file)
+    adapter = build_adapter(header, tensors, args.file.name)
+    sheet = None
+    if is_frozen(adapter):
+        frozen, report = freeze(adapter, {}), {"method": "exact", "error": 0.0, "layers": {}}
+        model = open_shapes(args.model) if args.format == "kohya" else None
+        frozen = _reduced(frozen, args, report)
+    else:
+        frozen, report, sheet, model = _baked(args)
+    words, facts = header.trigger_words, {"lily_baked": json.dumps({k: v for k, v in report.items() if k != "layers"})}
+    base = (header.component, header.model_class, header.base_model)
+    write_adapter(frozen, args.output, args.format, *base, words, facts, model)
+    args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    if sheet is not None:
+        sheet.save(args.output.with_suffix(".png"))
+    _say(args, header, frozen, report)
+    return 0
+
+
+def _baked(args: argparse.Namespace) -> tuple[LilyAdapter, dict[str, Any], Image.Image, Any]:
+    if not args.prompt:
+        raise ValueError("this adapter chooses its experts by the input: give at least one --prompt to watch it on.")
+    pipe = open_pipeline(args.model, args.device)
+    load_lily_weights(pipe, args.file, "adapter")
+    guidance = default_guidance(args.model) if args.guidance_scale is None else args.guidance_scale
+    call: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": guidance}
+    baked = bake_lily(pipe, args.prompt, "adapter", method=args.method, seed=args.seed, **call)
+    frozen, report = baked.adapter.cpu(), {**baked.report, "seed": args.seed, **call}
+    frozen = _reduced(frozen, args, report)
+    report["distance"], rows = compare(pipe, args.prompt, frozen, "adapter", seed=args.seed, **call)
+    unload_lily_weights(pipe)
+    for row in rows:
+        row.append(ImageChops.difference(row[1].convert("RGB"), row[2].convert("RGB")))
+    sheet = labelled_grid(rows, args.prompt, ["base", "adapter", "frozen", "difference"])
+    return frozen.cpu(), report, sheet, denoiser(pipe)[1]
+
+
+def _reduced(frozen: LilyAdapter, args: argparse.Namespace, report: dict[str, Any]) -> LilyAdapter:
+    if args.rank is None and args.max_error is None:
+        return frozen
+    smaller, errors = reduce_rank(frozen, args.rank, args.max_error)
+    report["rank_reduction"] = {"rank": smaller.config.r, "largest_error": round(largest_error(errors)[1], 5)}
+    return smaller
+
+
+def _say(args: argparse.Namespace, header: LilyHeader, frozen: LilyAdapter, report: dict[str, Any]) -> None:
+    size, before = args.output.stat().st_size / 1e6, args.file.stat().st_size / 1e6
+    print(f"{args.output}: rank {frozen.config.r}, {len(frozen.layers)} layers, {size:.2f} MB ({before:.2f} MB before)")
+    print(f"relative error of the updates, mean over layers: {report['error']:.3f}")
+    if "spread" in report:
+        print(f"spread of the routing: {report['spread']:.3f} ({report['spread_by_step']:.3f} from step to step)")
+    if "rank_reduction" in report:
+        print(f"largest error of a layer by the smaller rank: {report['rank_reduction']['largest_error']:.3f}")
+    if "distance" in report:
+        far = report["distance"]
+        print(
+            f"distance of the pictures from the adapter's: {far['frozen']:.3f}, where the base's is {far['base']:.3f}"
+        )
+        print(f"{args.output.with_suffix('.png')} shows them")
