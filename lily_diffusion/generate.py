@@ -146,9 +146,9 @@ def _split(text: str) -> tuple[str, str, str]:
     before, _, after = text.partition("=")
     for name, rest in (("", text), (before, after)):
         file, mark, weight = rest.rpartition(":")
-        if Path(rest).exists():
+        if Path(rest).is_file():
             return name, rest, "1"
-        if mark and Path(file).exists():
+        if mark and Path(file).is_file():
             return name, file, weight
     file, mark, weight = text.partition(":")
     return "", file.rpartition("=")[2], weight if mark else "1"
