@@ -103,7 +103,7 @@ def test_adapter_arguments(adapters, tmp_path):
     ("argv", "sentence"),
     [
         (["generate", "--prompt", "x", "--adapter", "nowhere.safetensors:0.5"], "there is no adapter file nowhere"),
-        (["generate", "--prompt", "x", "--adapter", "nowhere.safetensors:strong"], "must be a number"),
+        (["generate", "--prompt", "x", "--adapter", "nowhere.safetensors:strong"], "must be a finite number"),
         (["generate", "--prompt", "x", "--adapter", "ROBOT", "--adapter", "ROBOT"], "two adapters are named"),
         (["generate", "--prompt", "x", "--adapter", "ROBOT:nan"], "finite"),
         (["generate", "--prompt", "x", "--adapter", __file__], "not a safetensors file"),
