@@ -181,9 +181,17 @@ def read_file(path: Path) -> tuple[LilyHeader, dict[str, torch.Tensor]]:
     """Read a whole Lily file. Raises as `read_lily_header` does, also for a file that was cut off."""
     header = read_lily_header(path)
     try:
-        return header, load(path.read_bytes())  # safetensors' load_file keeps some memory for every call
+        return header, load_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as safetensors ({error}); it may be cut off.") from None
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, by name in alphabetical order.
+
+    Read as bytes, because `safetensors.torch.load_file` (0.8) keeps some kilobytes for every call.
+    """
+    return dict(sorted(load(path.read_bytes()).items()))
 
 
 def build_adapter(header: LilyHeader, tensors: Mapping[str, torch.Tensor], name: str) -> LilyAdapter:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load_file
 
 from ..adapter import LilyAdapter
 from ..components import denoiser, public_name
@@ -17,7 +16,7 @@ from ..interchange.merging import ALIASES, PRUNED, SIGN_METHODS, SIGNED, SUMS, m
 from ..interchange.rank import largest_error
 from ..loaders import check_compatible
 from ..pipelines import open_shapes
-from ..save_and_load import METADATA_KEY, build_adapter, content_hash, read_file, read_lily_header
+from ..save_and_load import METADATA_KEY, build_adapter, content_hash, load_tensors, read_file, read_lily_header
 from .output import FORMATS, check_output, write_adapter
 
 EXAMPLES = """\
@@ -126,7 +125,7 @@ def read_source(file: Path, weight: float, args: argparse.Namespace, model: Any)
     if METADATA_KEY not in metadata:
         adapter = read_lora(file, model, skip_others=args.skip_others)
         words = tuple(word for word in metadata.get("modelspec.trigger_phrase", "").split(", ") if word)
-        digest = content_hash(load_file(file))
+        digest = content_hash(load_tensors(file))
         about = denoiser(model)[0], type(model).__name__, public_name(args.model), words, digest
         return Source(file, weight, adapter, *about)
     header = read_lily_header(file)

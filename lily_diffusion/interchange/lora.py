@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
 from torch import nn
 
 from ..adapter import LilyAdapter
 from ..components import COMPONENTS, denoiser
 from ..frozen import Factors, factors, from_factors
-from ..save_and_load import write_file
+from ..save_and_load import load_tensors, write_file
 from ..sharing import Projection, find_projections
 from .kohya_names import kohya_name, kohya_names, sd_config
 from .lora_header import (
@@ -116,7 +115,7 @@ def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = F
     path = Path(path)
     component, model = denoiser(model)
     metadata = read_metadata(path)
-    layers = _by_layer(load(path.read_bytes()), path.name)
+    layers = _by_layer(load_tensors(path), path.name)
     scales = read_scales(metadata.get(METADATA_KEY), component, path.name)
     known = _spellings(component, model)
     others = [layer for layer in layers if layer not in known]

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ..adapter import LilyAdapter
 from ..attach import check_fits
 from ..components import denoiser
 from ..config import LilyConfig
-from ..save_and_load import SAFETENSORS_NAME, content_hash
+from ..save_and_load import SAFETENSORS_NAME, content_hash, load_tensors
 from ..sharing import Group, Projection, find_projections
 from .peft_sharing import owners_in_peft, weight_shapes, wiring
 
@@ -51,7 +51,7 @@ def read_peft(folder: str | os.PathLike[str], model: Any, *, routing: str = "bat
             )
         raise ValueError(f"{folder.name} has no {WEIGHTS_NAME}.")
     try:
-        tensors = load((folder / WEIGHTS_NAME).read_bytes())
+        tensors = load_tensors(folder / WEIGHTS_NAME)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{WEIGHTS_NAME} cannot be read as safetensors ({error}); it may be cut off.") from None
     try:
