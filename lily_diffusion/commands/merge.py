@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 from ..adapter import LilyAdapter
 from ..components import denoiser, public_name
 from ..interchange.lora import read_lora, read_metadata
