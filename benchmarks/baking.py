@@ -21,12 +21,12 @@ from tqdm import tqdm
 from benchmarks.measures import RESULTS, as_tensor, conditions, write_json, write_results
 from benchmarks.subjects import CLASSES, COLOURS, base_hash, draw_prompts, finished, score, unseen_features
 from lily_diffusion import attach, base_model, detach, load_lily_weights, unload_lily_weights
-from lily_diffusion.attention_processor import one_adapter
 from lily_diffusion.baking import bake_lily, distance
 from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import HELD_OUT, load_emoji
 from lily_diffusion.grid import labelled_grid
 from lily_diffusion.interchange.rank import reduce_rank
+from lily_diffusion.state import one_adapter
 
 SUBJECTS = ("teddy bear", "robot face", "owl", "rocket", "cactus")
 CALL: dict[str, Any] = {"num_inference_steps": 25, "guidance_scale": 3.0}

@@ -74,7 +74,7 @@ class LilyAdapter(nn.Module):
         config = self.config
         x = F.dropout(x.to(A.dtype), config.dropout, self.training)
         if self.recorder is not None:
-            self.recorder.see(layer, functional.route(F.linear(x, A), router, config.routing))
+            self.recorder.watch(self, layer, x)
         return functional.delta(x, A, B, router, config.scaling if scaling is None else scaling, config.routing)
 
     def num_parameters(self) -> int:

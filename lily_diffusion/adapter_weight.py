@@ -75,7 +75,7 @@ class AdapterWeight:
         """Raise ValueError, listing the known names, when a selector names none of the layers."""
         split = [layer.split(".") for layer in layers]
         for selector, _ in self.parts:
-            if not any(_names(_pieces(selector), layer) for layer in split):
+            if selector[:1].isdigit() or not any(_names(_pieces(selector), layer) for layer in split):
                 known = known_selectors(layers)
                 near = difflib.get_close_matches(selector, known, n=1, cutoff=0.6)
                 hint = f" Did you mean {near[0]}?" if near else ""
@@ -125,7 +125,13 @@ def known_selectors(layers: Sequence[str]) -> list[str]:
         if len(pieces) > 1 - end:
             attentions[pieces[end - 1]] = None
         projections[".".join(pieces[end:])] = None
-    return [*dict.fromkeys([*blocks, *attentions, *projections])]
+    order = {name: i for i, name in enumerate([*ALIASES, *(block.split(".")[0] for block in blocks)])}
+
+    def place(block: str) -> tuple[int, int]:
+        name, _, number = block.partition(".")
+        return order[name], int(number or -1)
+
+    return [*dict.fromkeys([*sorted(blocks, key=place), *attentions, *projections])]
 
 
 def _flatten(spec: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Keyframes]]:
@@ -166,6 +172,10 @@ def _keyframes(values: list[str], text: str) -> Keyframes:
     for value in values[: len(values) - held]:
         weight, mark, fraction = value.partition("@")
         points.append((_number(fraction, text) if mark else 0.0, _number(weight, text)))
+    if len(points) == 1 and (held or "@" in values[0]):
+        raise ValueError(
+            f"In the weight {text!r}, one keyframe alone changes nothing: write {points[0][1]:g}, or add one."
+        )
     if len(points) > 1 and not all("@" in value for value in values[: len(values) - held]):
         raise ValueError(
             f"In the weight {text!r}, every one of several keyframes needs its @fraction, such as 1@0,0@0.5."

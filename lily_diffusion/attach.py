@@ -9,22 +9,11 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
-from .attention_processor import (
-    STATE,
-    LilyAttnProcessor,
-    LilyState,
-    Sites,
-    get_adapters,
-    get_state,
-    names_read,
-    restore_processor,
-    shield,
-    unknown_adapter,
-    wrap_processor,
-)
+from .attention_processor import LilyAttnProcessor, Sites, names_read, restore_processor, shield, wrap_processor
 from .config import LilyConfig
-from .fusing import unfuse
+from .fusing import check_not_fused, unfuse
 from .sharing import attention_modules, find_projections, plain, plan_groups, projections_of, select
+from .state import STATE, LilyState, get_adapters, get_state, unknown_adapter
 
 
 def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: str = "default") -> LilyAdapter:
@@ -71,13 +60,11 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
         return
     if adapter_name is None:
         unfuse(model)
-    elif adapter_name in state.fused:
-        raise ValueError(f"Adapter {adapter_name!r} is fused into the weights; call unfuse_lily before removing it.")
+    else:
+        check_not_fused(model, adapter_name)
     for name in [adapter_name] if adapter_name is not None else list(state.adapters):
         state.remove(name)
     if not state.adapters:
-        if state.clock is not None:
-            state.clock.stop()
         for hook in state.hooks:
             hook.remove()
         for attention in state.attentions:

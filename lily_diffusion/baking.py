@@ -20,9 +20,9 @@ from . import functional
 from .adapter import LilyAdapter
 from .adapter_weight import parse
 from .attach import attach, detach
-from .attention_processor import get_state, one_adapter
 from .components import denoiser
-from .frozen import Factors, factors, from_factors, is_frozen, projections
+from .frozen import factors, from_factors, is_frozen, projections
+from .state import get_state, one_adapter
 
 METHODS = ("fit", "mean")
 RIDGE = 1e-3  # of the mean squared h: where the prompts say little, the fit stays at the mean mixture
@@ -51,30 +51,38 @@ class LayerStatistics:
 Statistics = dict[str, LayerStatistics]
 
 
-@contextmanager
-def calibrate(adapter: LilyAdapter) -> Iterator[Statistics]:
-    """Gather each layer's statistics while the model runs inside the ``with`` block."""
-    statistics: Statistics = {}
+class Calibration:
+    """Hangs on an adapter as its recorder, and gathers each layer's statistics."""
 
-    def see(adapter: Any, arguments: tuple[Any, ...]) -> None:
-        layer, x = arguments[:2]
-        A, B, router = (tensor.detach().float().to(x.device) for tensor in adapter.tensors(layer))
-        h = F.linear(x.detach().float(), A)
+    def __init__(self) -> None:
+        self.statistics: Statistics = {}
+
+    @torch.no_grad()
+    def watch(self, adapter: LilyAdapter, layer: str, x: torch.Tensor) -> None:
+        """Take in what a layer is asked: x (batch, tokens, in)."""
+        A, B, router = (tensor.float() for tensor in adapter.tensors(layer))
+        h = F.linear(x.float(), A)
         h = h.flatten(1, -2) if h.ndim > 2 else h[None]  # (samples, tokens, r)
         p = functional.route(h, router, adapter.config.routing)
         p = p if p.ndim == 3 else p.view(-1, 1, len(B)).expand(*h.shape[:2], -1)  # (samples, tokens, num_B)
         moments = torch.einsum("bte,btr,bts->ers", p, h, h).double().cpu()
         energy = torch.einsum("bte,btr,ero->bto", p, h, B).square().sum().double().cpu()
-        seen = statistics.setdefault(layer, LayerStatistics(torch.zeros_like(moments), torch.zeros_like(energy), []))
+        new = LayerStatistics(torch.zeros_like(moments), torch.zeros_like(energy), [])
+        seen = self.statistics.setdefault(layer, new)
         seen.moments += moments
         seen.energy += energy
         seen.probabilities.append(p.mean(1).cpu())
 
-    hook = adapter.register_forward_pre_hook(see)
+
+@contextmanager
+def calibrate(adapter: LilyAdapter) -> Iterator[Statistics]:
+    """Gather each layer's statistics while the model runs inside the ``with`` block."""
+    calibration, before = Calibration(), adapter.recorder
+    adapter.recorder = calibration
     try:
-        yield statistics
+        yield calibration.statistics
     finally:
-        hook.remove()
+        adapter.recorder = before
 
 
 def freeze(adapter: LilyAdapter, statistics: Statistics, method: str = "fit") -> LilyAdapter:
@@ -98,32 +106,32 @@ def freeze(adapter: LilyAdapter, statistics: Statistics, method: str = "fit") ->
             f"{len(silent)} of {len(adapter.layers)} layers were not asked during calibration, first {silent[0]}: run "
             "the whole pipeline on at least one prompt, with the adapter active."
         )
-    parts = {p: _layer_factors(adapter, p.name, statistics[p.name], method) for p in projections(adapter)}
+    parts = {}
+    for p in projections(adapter):
+        A, M = adapter.tensors(p.name)[0].detach().float().cpu(), _matrix(adapter, p.name, statistics[p.name], method)
+        parts[p] = A.clone(), (adapter.config.scaling * M.T).float()
     return from_factors(parts)
 
 
 @torch.no_grad()
-def _layer_factors(adapter: LilyAdapter, layer: str, seen: LayerStatistics, method: str) -> Factors:
-    A, B, _ = (tensor.double().cpu() for tensor in adapter.tensors(layer))
+def _matrix(adapter: LilyAdapter, layer: str, seen: LayerStatistics, method: str) -> torch.Tensor:
+    """M (r, out), without scaling."""
+    B = adapter.tensors(layer)[1].double().cpu()
     M = functional.mix(seen.mean.double(), B)  # (r, out)
-    if method == "fit":
-        total = seen.moments.sum(0)  # sum of h'h
+    total = seen.moments.sum(0)  # sum of h'h
+    if method == "fit" and total.any():  # a layer that only ever saw zeros keeps the mean
         answer = torch.einsum("ers,eso->ro", seen.moments, B)  # sum of h'y
         ridge = RIDGE * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
         M = M + torch.linalg.solve(total + ridge, answer - total @ M)
-    return A.float(), (adapter.config.scaling * M.T).float()
+    return M
 
 
 @torch.no_grad()
-def layer_errors(adapter: LilyAdapter, frozen: LilyAdapter, statistics: Statistics) -> dict[str, float]:
-    """Layer -> relative error of the stand-in's updates over the calibration, |h M - y| / |y|; 0 where y is 0.
-
-    The stand-in must have the adapter's A in each layer, as `freeze` makes it.
-    """
+def layer_errors(adapter: LilyAdapter, statistics: Statistics, method: str = "fit") -> dict[str, float]:
+    """Layer -> relative error of the updates that `freeze` makes, over the calibration: |h M - y| / |y|."""
     errors = {}
     for layer, seen in statistics.items():
-        _, B, _ = (tensor.double().cpu() for tensor in adapter.tensors(layer))
-        M = factors(frozen, layer)[1].double().cpu().T[: B.shape[1]] / (adapter.config.scaling or 1.0)
+        B, M = adapter.tensors(layer)[1].double().cpu(), _matrix(adapter, layer, seen, method)
         answer = torch.einsum("ers,eso->ro", seen.moments, B)
         off = (M * (seen.moments.sum(0) @ M)).sum() - 2 * (M * answer).sum() + seen.energy
         errors[layer] = float((off.clamp_min(0) / seen.energy).sqrt()) if seen.energy > 0 else 0.0
@@ -162,20 +170,20 @@ def bake_lily(
         layer's routing and error, with their means.
 
     Raises:
-        ValueError: there is no such adapter, no prompt, or an unknown method.
+        ValueError: there is no such adapter, no prompt, an unknown method, or an adapter is fused into the weights.
     """
     model = denoiser(pipe)[1]
     name, adapter = one_adapter(model, adapter_name)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
     statistics: Statistics = {}
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     if not is_frozen(adapter):
         if not prompts:
             raise ValueError("Baking needs at least one prompt to watch the routers on, with the trigger words in it.")
         with only(model, {name: 1.0}), calibrate(adapter) as statistics:
             draw(pipe, prompts, seed, **call, output_type="latent")
-    frozen = freeze(adapter, statistics, method)
-    return Baked(frozen, _report(adapter, frozen, statistics, method, prompts))
+    return Baked(freeze(adapter, statistics, method), _report(adapter, statistics, method, prompts))
 
 
 def compare(
@@ -228,6 +236,8 @@ def distance(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
 def only(model: Any, weights: Mapping[str, float]) -> Iterator[None]:
     """These adapters alone take part inside the ``with`` block; afterwards it is as before."""
     state: Any = get_state(model)
+    if state.fused:
+        raise ValueError(f"Adapter {next(iter(state.fused))!r} is fused into the weights; call unfuse_lily first.")
     before, enabled, fraction = state.weights, state.enabled, state.fraction
     try:
         state.enabled = True
@@ -238,13 +248,11 @@ def only(model: Any, weights: Mapping[str, float]) -> Iterator[None]:
         state.activate(before)
 
 
-def _report(
-    adapter: LilyAdapter, frozen: LilyAdapter, statistics: Statistics, method: str, prompts: Sequence[str]
-) -> dict:
+def _report(adapter: LilyAdapter, statistics: Statistics, method: str, prompts: Sequence[str]) -> dict[str, Any]:
     """What `bake_lily` says: probabilities, their spread and the updates' relative errors, by layer and on average."""
     if not statistics:
         return {"method": "exact", "prompts": [], "error": 0.0, "layers": {}}
-    errors = layer_errors(adapter, frozen, statistics)
+    errors = layer_errors(adapter, statistics, method)
     layers: dict[str, dict[str, Any]] = {
         layer: {
             "probability": [round(p, 5) for p in seen.mean.tolist()],

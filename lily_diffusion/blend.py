@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from .adapter_weight import WeightSpec, parse
-from .attention_processor import get_adapters, get_state, unknown_adapter
+from .fusing import check_not_fused
+from .state import get_adapters, get_state, unknown_adapter
 from .step_clock import StepClock
 
 
@@ -29,14 +30,12 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
     for name in names:
         if name not in known:
             raise ValueError(unknown_adapter(name, list(known)))
+        check_not_fused(model, name)
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise ValueError(f"Adapter {twice[0]!r} is named twice; give each adapter one weight.")
     if len(names) != len(weights):
         raise ValueError(f"There are {len(names)} adapter names and {len(weights)} weights; give one weight for each.")
-    state = get_state(model)
-    if state is not None and (fused := sorted(state.fused.keys() & set(names))):
-        raise ValueError(f"Adapter {fused[0]!r} is fused into the weights; call unfuse_lily before setting its weight.")
     parsed = {}
     for name, weight in zip(names, weights, strict=True):
         try:
@@ -44,12 +43,12 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
             parsed[name].check(known[name].layers)
         except ValueError as error:
             raise ValueError(f"The weight of adapter {name!r}: {error}") from None
+    state = get_state(model)
     if state is None:
         return
     stepped = any(weight.is_stepped for weight in parsed.values())
     clock = StepClock(pipe, state.advance) if stepped and pipe is not None else None
-    if state.clock is not None:
-        state.clock.stop()
+    state.stop_clock()
     state.clock, state.fraction = clock, 0.0
     if clock is not None:
         clock.watch()
@@ -66,6 +65,7 @@ def set_fraction(model: nn.Module, fraction: float) -> None:
         raise ValueError(f"The fraction of steps must be from 0 to 1, not {fraction!r}.")
     state = get_state(model)
     if state is not None:
+        state.stop_clock()
         state.advance(float(fraction))
 
 
@@ -76,7 +76,13 @@ def get_weights(model: nn.Module) -> dict[str, float | str]:
 
 
 def set_enabled(model: nn.Module, enabled: bool) -> None:
-    """Switch all adapters of the model off or on again; weights are kept."""
+    """Switch all adapters of the model off or on again; weights are kept.
+
+    Raises:
+        ValueError: an adapter is fused into the weights, where it cannot be switched off.
+    """
     state = get_state(model)
     if state is not None:
+        if state.fused and not enabled:
+            raise ValueError(f"Adapter {next(iter(state.fused))!r} is fused into the weights; call unfuse_lily first.")
         state.enabled = enabled

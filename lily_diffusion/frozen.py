@@ -23,6 +23,15 @@ def is_frozen(adapter: LilyAdapter) -> bool:
     return adapter.config.routing == "static"
 
 
+def check_frozen(config: LilyConfig, name: str = "The adapter") -> None:
+    """Raise ValueError, which says what to do, where `is_frozen` is false of the adapter with this config."""
+    if config.routing != "static":
+        raise ValueError(
+            f"{name} chooses its experts by the input (routing={config.routing!r}), so its update is no single matrix: "
+            "bake it first (bake_lily, or lily-diffusion bake)."
+        )
+
+
 def projections(adapter: LilyAdapter) -> list[Projection]:
     """The adapted projections, group by group."""
     return [Projection(n, g.projection, g.in_features, g.out_features) for g in adapter.groups for n in g.layers]
@@ -35,11 +44,7 @@ def factors(adapter: LilyAdapter, layer: str) -> Factors:
     Raises:
         ValueError: the adapter is not frozen.
     """
-    if not is_frozen(adapter):
-        raise ValueError(
-            f"The adapter chooses its experts by the input (routing={adapter.config.routing!r}), so its update is no "
-            "single matrix: bake it first (bake_lily, or lily-diffusion bake)."
-        )
+    check_frozen(adapter.config)
     A, B, logits = (tensor.float() for tensor in adapter.tensors(layer))
     return A.clone(), adapter.config.scaling * functional.mix(functional.route(A, logits, "static"), B).T.contiguous()
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from .attention_processor import get_state, unknown_adapter
 from .frozen import factors, is_frozen
 from .sharing import FUSED, plain
+from .state import get_state, unknown_adapter
 
 
 @torch.no_grad()
@@ -26,11 +27,14 @@ def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scal
 
     Raises:
         ValueError: an adapter is unknown, not active or routed, its weight changes by step, something is fused already,
-            or a layer's weights are quantised, offloaded or shared. Nothing has changed then.
+            the adapters are switched off, or a layer's weights are quantised, offloaded or shared. Nothing has changed
+            then.
     """
     model, state = plain(model), get_state(model)
     if state is not None and state.fused:
         raise ValueError(f"{', '.join(map(repr, state.fused))} is fused already; call unfuse_lily first.")
+    if isinstance(lily_scale, bool) or not isinstance(lily_scale, (int, float)) or not math.isfinite(lily_scale):
+        raise ValueError(f"lily_scale must be a finite number, not {lily_scale!r}.")
     active: dict[str, Any] = state.weights if state is not None else {}
     names = list(active) if adapter_names is None else list(dict.fromkeys(adapter_names))
     for name in names:
@@ -38,6 +42,8 @@ def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scal
             raise ValueError(f"{unknown_adapter(name, list(active))} Only active adapters are fused.")
     if state is None or not names:
         raise ValueError("There is no active adapter to fuse.")
+    if not state.enabled:
+        raise ValueError("The adapters are switched off; call enable_lily before fusing.")
     linears: dict[str, Any] = {
         layer: model.get_submodule(layer) for name in names for layer in state.adapters[name].layers
     }
@@ -64,13 +70,22 @@ def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scal
 
 @torch.no_grad()
 def unfuse(model: nn.Module) -> None:
-    """Put back every weight that `fuse` changed, and make its adapters active again as they were."""
-    state = get_state(model)
+    """Put back every weight that `fuse` changed, and make its adapters active again as they were.
+
+    Raises:
+        ValueError: the weights were quantised, offloaded or replaced by others since. Nothing has changed then.
+    """
+    model, state = plain(model), get_state(model)
     if state is None:
         return
-    for layer, weight in state.originals.items():
-        linear: Any = plain(model).get_submodule(layer)
-        linear.weight.data.copy_(weight)
+    linears: dict[str, Any] = {layer: model.get_submodule(layer) for layer in state.originals}
+    for layer, linear in linears.items():
+        _check_plain(layer, linear.weight, "it cannot be unfused any more")
+        if linear.weight.shape != state.originals[layer].shape:
+            raise ValueError(f"The weights of {layer} have another shape than when they were fused.")
+    for layer, weight in {**_aliases(model, state.originals), **state.originals}.items():
+        target: Any = model.get_submodule(layer).weight
+        target.data.copy_(weight)
     state.originals = {}
     fused, state.fused = state.fused, {}
     state.activate({**state.weights, **fused})
@@ -94,16 +109,27 @@ def _check(state: Any, names: Sequence[str], linears: dict[str, Any]) -> None:
     seen: dict[int, str] = {}
     for layer, linear in linears.items():
         weight = linear.weight
-        if weight.is_meta:
-            raise ValueError(f"The weights of {layer} are offloaded; fuse before offloading.")
-        if not weight.is_floating_point() or type(weight.data) not in (torch.Tensor, nn.Parameter):
-            raise ValueError(f"The weights of {layer} are quantised ({type(weight).__name__}); fuse before quantising.")
+        _check_plain(layer, weight, "fuse before that")
         if id(weight) in seen:
             raise ValueError(f"{layer} and {seen[id(weight)]} are one weight with two updates, which cannot be fused.")
         seen[id(weight)] = layer
 
 
-def _aliases(model: nn.Module, updated: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def check_not_fused(model: nn.Module, adapter_name: str) -> None:
+    """Raise ValueError for an adapter that is in the model's weights now, where it can be neither set nor removed."""
+    if adapter_name in fused_adapters(model):
+        raise ValueError(f"Adapter {adapter_name!r} is fused into the weights; call unfuse_lily first.")
+
+
+def _check_plain(layer: str, weight: torch.Tensor, advice: str) -> None:
+    if weight.is_meta:
+        raise ValueError(f"The weights of {layer} are offloaded: {advice}.")
+    plain_type = type(weight.data) in (torch.Tensor, nn.Parameter)
+    if not weight.is_floating_point() or weight.dtype.itemsize < 2 or not plain_type:
+        raise ValueError(f"The weights of {layer} are quantised ({type(weight).__name__}, {weight.dtype}): {advice}.")
+
+
+def _aliases(model: nn.Module, updated: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """New weights of the projections that ``fuse_qkv_projections`` has put beside the updated ones, row by row."""
     found = {}
     for attention in dict.fromkeys(layer.rpartition(".")[0] for layer in updated):

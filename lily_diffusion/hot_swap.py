@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from .adapter import LilyAdapter
-from .attention_processor import get_state
+from .fusing import check_not_fused
 from .sharing import plain
+from .state import get_state
 
+OCCUPANT = "_lily_occupant"  # where a slot keeps the configuration and the groups of what lies in it
 TARGET_RANK = "_lily_target_rank"  # where the model keeps the declared rank
 
 
@@ -65,7 +67,7 @@ def fill(slot: LilyAdapter, adapter: LilyAdapter) -> None:
         B[:, :r].copy_(b)
         (router if router.ndim == 1 else router[:, :r]).copy_(logits)
     slot.config = replace(slot.config, scaling=adapter.config.scaling)
-    slot.__dict__["source"] = adapter
+    slot.__dict__[OCCUPANT] = adapter.config, adapter.groups
 
 
 def swap(model: nn.Module, adapter_name: str, adapter: LilyAdapter) -> None:
@@ -75,15 +77,28 @@ def swap(model: nn.Module, adapter_name: str, adapter: LilyAdapter) -> None:
         ValueError: as `fill`, or it is fused into the weights.
     """
     state: Any = get_state(model)
-    if adapter_name in state.fused:
-        raise ValueError(f"Adapter {adapter_name!r} is fused into the weights; call unfuse_lily before replacing it.")
+    check_not_fused(model, adapter_name)
     fill(state.adapters[adapter_name], adapter)
     state.activate(state.weights)
 
 
-def source_of(adapter: LilyAdapter) -> Any:
-    """The adapter as it was loaded, if this is the slot that it lies in."""
-    return adapter.__dict__.get("source", adapter)
+@torch.no_grad()
+def occupant(adapter: LilyAdapter) -> LilyAdapter:
+    """What lies in a slot, in its own rank and with its own sharing; any other adapter is itself."""
+    if OCCUPANT not in adapter.__dict__:
+        return adapter
+    config, groups = adapter.__dict__[OCCUPANT]
+    with torch.device("meta"):
+        own = LilyAdapter(config, groups)
+    some = next(adapter.parameters())
+    own = own.to_empty(device=some.device).to(some.dtype)
+    for layer in own.layers:
+        A, B, router = adapter.tensors(layer)
+        a, b, logits = own.tensors(layer)
+        a.copy_(A[: config.r])
+        b.copy_(B[:, : config.r])
+        logits.copy_(router if router.ndim == 1 else router[:, : config.r])
+    return own
 
 
 def _check(slot: LilyAdapter, adapter: LilyAdapter) -> None:

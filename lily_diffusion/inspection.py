@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import functional
 from .adapter import LilyAdapter
-from .attention_processor import get_adapters
+from .state import get_adapters
 
 
 class RoutingRecorder:
@@ -26,6 +27,12 @@ class RoutingRecorder:
     def __init__(self) -> None:
         self._calls: dict[str, list[Tensor]] = {}  # each (samples, num_B)
         self._entropies: dict[str, list[Tensor]] = {}  # each (samples,)
+
+    @torch.no_grad()
+    def watch(self, adapter: LilyAdapter, layer: str, x: Tensor) -> None:
+        """Take in what a layer is asked, x (batch, tokens, in)."""
+        A, _, router = adapter.tensors(layer)
+        self.see(layer, functional.route(F.linear(x, A), router, adapter.config.routing))
 
     def see(self, layer: str, p: Tensor) -> None:
         """Take in the probabilities of one call: (num_B,), (samples, num_B) or (samples, ..., num_B)."""

@@ -11,9 +11,8 @@ import torch
 
 from .adapter import LilyAdapter
 from .attach import attach, check_fits, home
-from .attention_processor import get_adapters, one_adapter, unknown_adapter
 from .components import denoiser, dtype_of, public_name
-from .hot_swap import declare_rank, slot_for, source_of, swap
+from .hot_swap import declare_rank, occupant, slot_for, swap
 from .interchange.peft import CONFIG_NAME, read_peft
 from .save_and_load import (
     SAFETENSORS_NAME,
@@ -26,6 +25,7 @@ from .save_and_load import (
     read_file,
     write_file,
 )
+from .state import get_adapters, one_adapter, unknown_adapter
 
 
 def load_lily_weights(
@@ -126,7 +126,7 @@ def save_lily_weights(
         ValueError: there is no such adapter, or several and none is named; a bad file name; tensors not finite.
     """
     component, model = denoiser(pipe_or_model)
-    adapter = source_of(one_adapter(model, adapter_name)[1])
+    adapter = occupant(one_adapter(model, adapter_name)[1])
     if Path(weight_name).name != weight_name or not weight_name.endswith(".safetensors"):
         raise ValueError(f"weight_name must be a plain file name that ends in .safetensors, not {weight_name!r}.")
     directory = Path(save_directory)

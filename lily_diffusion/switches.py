@@ -7,10 +7,10 @@ from typing import Any
 
 from .adapter_weight import WeightSpec
 from .attach import detach
-from .attention_processor import get_adapters, get_state, unknown_adapter
 from .blend import get_weights, set_enabled, set_weights
 from .components import denoiser
-from .fusing import fuse, unfuse
+from .fusing import check_not_fused, fuse, fused_adapters, unfuse
+from .state import get_adapters, get_state, unknown_adapter
 
 
 def set_adapters(
@@ -61,7 +61,7 @@ def delete_adapters(pipe_or_model: Any, adapter_names: str | Sequence[str]) -> N
     """Remove adapters and free their memory; the last one leaves the model as it was before any.
 
     Raises:
-        ValueError: a name is unknown; nothing is removed then.
+        ValueError: a name is unknown, or an adapter is fused; nothing is removed then.
     """
     model = denoiser(pipe_or_model)[1]
     names = [adapter_names] if isinstance(adapter_names, str) else list(dict.fromkeys(adapter_names))
@@ -69,12 +69,17 @@ def delete_adapters(pipe_or_model: Any, adapter_names: str | Sequence[str]) -> N
     for name in names:
         if name not in known:
             raise ValueError(unknown_adapter(name, list(known)))
+        check_not_fused(model, name)
     for name in names:
         detach(model, name)
 
 
 def disable_lily(pipe_or_model: Any) -> None:
-    """Switch all adapters off; they stay loaded and keep their weights."""
+    """Switch all adapters off; they stay loaded and keep their weights.
+
+    Raises:
+        ValueError: an adapter is fused into the weights.
+    """
     set_enabled(denoiser(pipe_or_model)[1], False)
 
 
@@ -99,8 +104,17 @@ def fuse_lily(pipe_or_model: Any, *, lily_scale: float = 1.0, adapter_names: str
 
 
 def unfuse_lily(pipe_or_model: Any) -> None:
-    """Undo `fuse_lily`: every weight is what it was before, and the adapters run again beside the model."""
+    """Undo `fuse_lily`: every weight is what it was before, and the adapters run again beside the model.
+
+    Raises:
+        ValueError: the model was quantised or offloaded after fusing. Nothing has changed then.
+    """
     unfuse(denoiser(pipe_or_model)[1])
+
+
+def get_fused_adapters(pipe_or_model: Any) -> list[str]:
+    """Names of the adapters that are in the model's weights now; the active ones are others."""
+    return fused_adapters(denoiser(pipe_or_model)[1])
 
 
 def unload_lily_weights(pipe_or_model: Any) -> None:

@@ -5,9 +5,9 @@ import torch
 
 from lily_diffusion import LilyConfig, attach, get_adapter_weights, set_adapters
 from lily_diffusion.adapter_weight import Keyframes, known_selectors, parse
-from lily_diffusion.attention_processor import get_state
 from lily_diffusion.blend import set_fraction
 from lily_diffusion.sharing import find_projections
+from lily_diffusion.state import get_state
 
 from .cases import Case
 from .conftest import awaken, run

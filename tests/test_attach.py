@@ -8,7 +8,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from lily_diffusion import LilyAttnProcessor, LilyConfig, attach, detach, set_adapters
-from lily_diffusion.attention_processor import get_adapters
+from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, inputs, run
 

@@ -11,21 +11,23 @@ from lily_diffusion import (
     attach,
     base_model,
     detach,
+    fuse_lily,
     get_adapter_weights,
     set_adapters,
     unload_lily_weights,
 )
 from lily_diffusion.baking import METHODS, bake_lily, calibrate, compare, freeze, layer_errors
 from lily_diffusion.frozen import factors, is_frozen
+from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, inputs, run
 
 ROUTED = ["sample", "batch", "token"]
 
 
-def adapted(unet, routing):
+def adapted(unet, routing, r=4):
     torch.manual_seed(0)
-    adapter = awaken(attach(unet, LilyConfig(r=4, stride_A=2, num_B=3, scaling=1.5, routing=routing), "a"))
+    adapter = awaken(attach(unet, LilyConfig(r=r, stride_A=2, num_B=3, scaling=1.5, routing=routing), "a"))
     with torch.no_grad():
         for router in adapter.lily_router.parameters():
             router.mul_(8)  # decided routers, so that freezing them costs something
@@ -54,7 +56,7 @@ def test_the_fit_is_least_squares_and_its_errors_are_true(unet, routing):
     adapter = adapted(unet, routing)
     statistics, asked = watched(unet, adapter)
     frozen = {method: freeze(adapter, statistics, method) for method in METHODS}
-    errors = {method: layer_errors(adapter, frozen[method], statistics) for method in METHODS}
+    errors = {method: layer_errors(adapter, statistics, method) for method in METHODS}
     for layer, (x, y) in asked.items():
         A = adapter.tensors(layer)[0].detach().double()
         best = torch.linalg.lstsq(x @ A.T, y).solution
@@ -66,6 +68,40 @@ def test_the_fit_is_least_squares_and_its_errors_are_true(unet, routing):
         assert errors["fit"][layer] == pytest.approx(float(least), rel=2e-2, abs=1e-4)
         assert errors["fit"][layer] <= errors["mean"][layer] + 1e-6
     assert max(errors["mean"].values()) > 0.05  # there was something to lose
+
+
+def test_a_rank_above_a_layers_width(sd15):
+    adapter = adapted(sd15, "sample", r=40)
+    statistics, asked = watched(sd15, adapter)
+    frozen, errors = freeze(adapter, statistics), layer_errors(adapter, statistics)
+    narrow = next(layer for layer in adapter.layers if "down_blocks.0" in layer)  # 32 wide
+    x, y = asked[narrow]
+    down, up = (t.double() for t in factors(frozen, narrow))
+    assert (x @ down.T @ up.T / 1.5 - y).norm() / y.norm() == pytest.approx(errors[narrow], rel=1e-2, abs=1e-4)
+
+
+def test_a_layer_that_saw_only_zeros_keeps_the_mean(sd15):
+    adapter = adapted(sd15, "sample")
+    layer = adapter.layers[0]
+    with torch.no_grad():
+        adapter.tensors(layer)[0].zero_()
+    statistics, _ = watched(sd15, adapter)
+    frozen = freeze(adapter, statistics)
+    assert all(torch.isfinite(p).all() for p in frozen.parameters()) and layer_errors(adapter, statistics)[layer] == 0
+
+
+def test_a_compiled_model_can_be_watched(sd15):
+    adapter = adapted(sd15, "sample")
+    expected, _ = watched(sd15, adapter)
+    torch._dynamo.reset()
+    compiled = torch.compile(sd15, backend="eager")
+    with torch.no_grad():
+        compiled(**inputs(sd15, batch=3, seed=1))
+        with calibrate(adapter) as statistics:
+            for seed in (1, 2):
+                compiled(**inputs(sd15, batch=3, seed=seed))
+    assert statistics.keys() == expected.keys()
+    torch.testing.assert_close(statistics[adapter.layers[5]].moments, expected[adapter.layers[5]].moments)
 
 
 def test_the_mean_mixes_by_mean_probabilities(sd15):
@@ -124,7 +160,7 @@ def test_baking_leaves_the_pipeline_as_it_was(pipe):
     baked = bake_lily(pipe, ["a cat", "two dogs"], "a", **CALL)
     assert get_adapter_weights(pipe) == {"a": 0.5, "b": "1@0,0@1"}
     assert pipe.unet.__dict__["_lily"].levels == before
-    assert not any(a._forward_pre_hooks for a in pipe.unet.__dict__["_lily"].adapters.values())
+    assert all(a.recorder is None for a in pipe.unet.__dict__["_lily"].adapters.values())
     assert is_frozen(baked.adapter) and baked.adapter.config.num_B == 1
     layers = baked.report["layers"]
     assert 0 < baked.report["error"] < 1 and len(layers) == len(baked.adapter.layers)
@@ -139,6 +175,19 @@ def test_pictures_are_compared_with_the_base_as_yardstick(pipe):
     assert 0 < distances["frozen"] < distances["base"]
     assert len(rows) == 1 and [picture.size for picture in rows[0]] == [(64, 64)] * 3
     assert list(get_adapter_weights(pipe)) == ["a"]
+
+
+def test_not_while_something_is_fused(pipe):
+    awaken(attach(pipe.unet, LilyConfig(r=4, routing="static"), "b"))
+    fuse_lily(pipe, adapter_names="b")
+    static = get_adapters(pipe.unet)["b"]
+    for action in (lambda: bake_lily(pipe, "a cat", "a"), lambda: compare(pipe, ["a cat"], static, "a")):
+        with pytest.raises(ValueError, match="'b' is fused into the weights"):
+            action()
+
+
+def test_one_prompt_may_be_a_string(pipe):
+    assert bake_lily(pipe, "a cat", **CALL).report["prompts"] == ["a cat"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from lily_diffusion import (
     set_adapters,
     unload_lily_weights,
 )
-from lily_diffusion.attention_processor import AttentionView, get_state
+from lily_diffusion.attention_processor import AttentionView
+from lily_diffusion.state import get_state
 
 from .conftest import awaken, run
 
@@ -125,6 +126,9 @@ def test_disable_and_enable(two):
         ("a", "0.5,mid=1,mid=2", "names a block twice"),
         ("a", "1@0,0.5", "needs its @fraction"),
         ("a", "1@0.5,0@0.2", "rising fractions"),
+        ("a", "0.7@0.5", "one keyframe alone changes nothing: write 0.7"),
+        ("a", "1@0,held", "one keyframe alone changes nothing: write 1"),
+        ("a", "0=0.5", "'0' names no adapted layer"),
         ("a", "1@0,0@1.5", "from 0 to 1"),
         ("a", "1@x,0@1", "must be a finite number"),
         ("a", {}, "at least one block"),

@@ -13,6 +13,7 @@ from lily_diffusion import (
     disable_lily,
     fuse_lily,
     get_adapter_weights,
+    get_fused_adapters,
     set_adapters,
     unfuse_lily,
     unload_lily_weights,
@@ -51,12 +52,9 @@ def test_fused_outputs_are_the_same_and_every_bit_comes_back(case):
     fuse_lily(case.model)
     assert not case.is_untouched()
     assert (case.run() - expected).norm() / (expected - case.base).norm() < 1e-5
-    disable_lily(case.model)
-    fused = case.run()
-    assert (fused - expected).norm() / (expected - case.base).norm() < 1e-5  # nothing runs beside the weights
+    assert get_fused_adapters(case.model) == ["a", "b"] and get_adapter_weights(case.model) == {}
     unfuse_lily(case.model)
-    assert case.is_untouched()
-    case.model.__dict__["_lily"].enabled = True
+    assert case.is_untouched() and get_fused_adapters(case.model) == []
     assert torch.equal(case.run(), expected)
     assert get_adapter_weights(case.model) == {"a": 0.8, "b": "to_v=0.5"}
 
@@ -103,6 +101,36 @@ def test_half_precision_comes_back_too(sd15, dtype):
     assert all(torch.equal(t, before[k]) for k, t in sd15.state_dict().items())
 
 
+def test_projections_that_the_model_fuses_afterwards(case):
+    fuse_lily(case.model)
+    case.model.fuse_qkv_projections()
+    unfuse_lily(case.model)
+    unload_lily_weights(case.model)
+    torch.testing.assert_close(case.run(), case.base, rtol=1e-4, atol=1e-5)
+
+
+def refuses_to_unfuse(case, message):
+    for action in (unfuse_lily, unload_lily_weights):
+        with pytest.raises(ValueError, match=message):
+            action(case.model)
+    assert get_fused_adapters(case.model) == ["a", "b"]
+
+
+def test_offloaded_after_fusing():
+    case = Fusable("unet")
+    fuse_lily(case.model)
+    case.model.to("meta")
+    refuses_to_unfuse(case, "offloaded: it cannot be unfused any more")
+
+
+@pytest.mark.parametrize("quantise", [by_torchao, by_bitsandbytes(8), by_bitsandbytes(4)], ids=["ao", "int8", "nf4"])
+def test_quantised_after_fusing(quantise):
+    case = Fusable("unet")
+    fuse_lily(case.model)
+    quantise(case.model)
+    refuses_to_unfuse(case, "quantised.*it cannot be unfused any more")
+
+
 @pytest.mark.parametrize("kind", ["unet", "dit"])
 def test_with_fused_projections_of_the_model(kind):
     case = Fusable(kind)
@@ -132,13 +160,23 @@ def test_what_cannot_be_fused(case):
     refused(case, "'routed' chooses its experts by the input.*bake", adapter_names=["routed"])
     set_adapters(case.model, "a", 1e300)
     refused(case, "not finite")
+    refused(case, "lily_scale must be a finite number", lily_scale="x")
+    set_adapters(case.model, "a")
+    disable_lily(case.model)
+    refused(case, "switched off; call enable_lily")
 
 
 def test_what_a_fused_adapter_refuses(case):
     fuse_lily(case.model, adapter_names=["a"])
-    for action in (lambda: set_adapters(case.model, "a", 0.5), lambda: delete_adapters(case.model, "a")):
+    actions = (
+        lambda: set_adapters(case.model, "a", 0.5),
+        lambda: delete_adapters(case.model, ["b", "a"]),
+        lambda: disable_lily(case.model),
+    )
+    for action in actions:
         with pytest.raises(ValueError, match="'a' is fused into the weights; call unfuse_lily"):
             action()
+    assert get_adapter_weights(case.model) == {"b": 1.0}
     with pytest.raises(ValueError, match="'a' is fused already"):
         fuse_lily(case.model)
 
@@ -149,7 +187,7 @@ def test_what_a_fused_adapter_refuses(case):
 def test_quantised_weights_are_refused(quantise):
     case = Fusable("unet")
     quantise(case.model)
-    with pytest.raises(ValueError, match=r"quantised.*fuse before quantising"):
+    with pytest.raises(ValueError, match=r"quantised.*fuse before that"):
         fuse_lily(case.model)
 
 

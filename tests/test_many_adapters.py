@@ -16,7 +16,7 @@ from lily_diffusion import (
     save_lily_weights,
     unload_lily_weights,
 )
-from lily_diffusion.attention_processor import STATE
+from lily_diffusion.state import STATE
 
 from .conftest import awaken, run
 

@@ -3,14 +3,23 @@
 import copy
 import gc
 import inspect
+import pickle
 import weakref
 
 import diffusers
 import pytest
 import torch
 
-from lily_diffusion import LilyConfig, attach, base_model, get_adapter_weights, set_adapters, unload_lily_weights
-from lily_diffusion.step_clock import CLOCK, StepClock
+from lily_diffusion import (
+    LilyConfig,
+    attach,
+    base_model,
+    delete_adapters,
+    get_adapter_weights,
+    set_adapters,
+    unload_lily_weights,
+)
+from lily_diffusion.step_clock import StepClock
 
 from .conftest import awaken
 
@@ -60,7 +69,7 @@ def test_fractions_rise_from_0_to_1(name):
     clock.stop()
     count = len(heard)
     loop(scheduler, heard, scale=scale)
-    assert type(scheduler) is plain and CLOCK not in scheduler.__dict__ and len(heard) == count
+    assert type(scheduler) is plain and len(heard) == count
 
 
 class Pipe:
@@ -80,9 +89,11 @@ def test_another_scheduler_is_followed_and_copies_are_not():
     pipe, heard = Pipe(diffusers.DDIMScheduler()), []
     clock = StepClock(pipe, heard.append)
     clock.watch()
-    copied, first = copy.deepcopy(pipe.scheduler), pipe.scheduler
-    loop(copied, [0])
-    assert heard == []
+    first, count = pipe.scheduler, len(heard)
+    for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert type(copied) is diffusers.DDIMScheduler
+        loop(copied, [0])
+    assert len(heard) == count
     pipe.scheduler = diffusers.EulerDiscreteScheduler()
     clock.watch()
     assert type(first) is diffusers.DDIMScheduler
@@ -92,6 +103,31 @@ def test_another_scheduler_is_followed_and_copies_are_not():
     gc.collect()
     assert gone() is None
     clock.watch()  # nothing to follow any more
+
+
+def test_two_pipelines_with_one_scheduler():
+    scheduler, heard = diffusers.DDIMScheduler(), ([], [])
+    pipes = [Pipe(scheduler), Pipe(scheduler)]
+    clocks = [StepClock(pipe, ear.append) for pipe, ear in zip(pipes, heard, strict=True)]
+    for clock in clocks:
+        clock.watch()
+    assert loop(scheduler, heard[0]) == loop(scheduler, heard[1]) == pytest.approx([i / 4 for i in range(5)])
+    clocks[0].stop()
+    count = len(heard[0])
+    assert loop(scheduler, heard[1])[-1] == 1 and len(heard[0]) == count
+    clocks[1].stop()
+    assert type(scheduler) is diffusers.DDIMScheduler
+
+
+def test_a_scheduler_made_from_a_listening_one():
+    pipe, heard = Pipe(diffusers.DDIMScheduler()), []
+    clock = StepClock(pipe, heard.append)
+    clock.watch()
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    clock.watch()
+    assert loop(pipe.scheduler, heard)[-1] == 1
+    clock.stop()
+    assert type(pipe.scheduler) is diffusers.DDIMScheduler
 
 
 def test_no_scheduler_is_one_sentence():
@@ -127,7 +163,8 @@ def test_a_pipeline_follows_the_keyframes(pipe):
         plain = type(pipe.scheduler).__bases__[0]
         assert torch.allclose(draw(pipe), expected, atol=1e-5) and not torch.allclose(expected, constant, atol=1e-2)
         pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-        assert torch.isfinite(draw(pipe)).all() and get_adapter_weights(pipe) == {"a": "1@0,0@1"}
+        assert torch.equal(draw(pipe), draw(pipe))  # its first picture starts at the first step too
+        assert get_adapter_weights(pipe) == {"a": "1@0,0@1"}
         set_adapters(pipe, "a", 1.0)
         assert type(pipe.scheduler) is diffusers.EulerDiscreteScheduler
         pipe.scheduler = plain.from_config(pipe.scheduler.config)
@@ -136,6 +173,22 @@ def test_a_pipeline_follows_the_keyframes(pipe):
     finally:
         unload_lily_weights(pipe)
     assert type(pipe.scheduler) is plain
+
+
+def test_a_copied_model_says_that_it_hears_no_step(pipe):
+    awaken(attach(pipe.unet, LilyConfig(r=4), "a"))
+    set_adapters(pipe, "a", "1@0,0@1")
+    twin = pickle.loads(pickle.dumps(pipe.unet))
+    with pytest.raises(RuntimeError, match="call set_adapters with the copy's own pipeline"):
+        twin(torch.zeros(1, 8, 16, 16), 1, torch.zeros(1, 24, 256))
+    twin = copy.deepcopy(pipe)
+    set_adapters(twin, "a", "1@0,0@1")
+    assert torch.equal(draw(twin), draw(pipe))
+    attach(pipe.unet, LilyConfig(r=4), "b")
+    plain = type(diffusers.DDIMScheduler.from_config(pipe.scheduler.config))
+    delete_adapters(pipe, "a")
+    assert type(pipe.scheduler) is plain  # nothing changes by step any more
+    unload_lily_weights(pipe)
 
 
 def test_saved_pipelines_name_the_plain_scheduler(pipe, tmp_path):

@@ -28,4 +28,7 @@ def load_pipeline(name_or_path: str = "embedded", **kwargs: Any):
 
     if name_or_path == "embedded" and not {"torch_dtype", "dtype"} & kwargs.keys():
         kwargs["dtype"] = torch.float32
-    return DiffusionPipeline.from_pretrained(resolve(name_or_path), **{"use_safetensors": True, **kwargs})
+    folder = resolve(name_or_path)
+    parts = DiffusionPipeline.load_config(folder, **{k: kwargs[k] for k in ("revision", "cache_dir") if k in kwargs})
+    absent = {name: None for name, kind in parts.items() if kind == [None, None]}  # from_pretrained wants to be told
+    return DiffusionPipeline.from_pretrained(folder, **{"use_safetensors": True, **absent, **kwargs})
