@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "inspect": (inspect, "show what a file holds"),
     "bake": (bake, "freeze an adapter's routers: plain LoRA out of Lily"),
     "merge": (merge, "several frozen adapters into one file"),
-    "convert": (convert, "Lily files of PEFT and of the authors in, PEFT's out"),
+    "convert": (convert, "LoRA, and the Lily files of PEFT and of the authors, in; PEFT's out"),
 }
 
 

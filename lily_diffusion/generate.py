@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("num_images", "steps", "height", "width"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, not {getattr(args, name)}.")
+    if args.guidance_scale is not None and not math.isfinite(args.guidance_scale):
+        raise ValueError(f"--guidance_scale must be a finite number, not {args.guidance_scale}.")
     specs = parse_adapters(args.adapter)
     first = random.randrange(2**31) if args.seed is None else args.seed
     if not 0 <= first <= MAX_SEED - args.num_images:

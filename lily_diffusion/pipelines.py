@@ -61,6 +61,12 @@ def check_name(name: str) -> None:
         )
 
 
+def base_at_hand(name: str | None) -> str | None:
+    """The base that a file's header names, where it can be opened without a download: embedded, or a folder here."""
+    folder = Path(base_model.resolve(name)) if name else None
+    return name if folder and (folder / "model_index.json").is_file() else None
+
+
 def default_guidance(name: str) -> float:
     """The guidance scale that suits a model when none is asked for."""
     return 3.0 if name == "embedded" else 7.5

@@ -122,10 +122,19 @@ def write_file(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
-        save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary, metadata=header)
+        save_tensors(temporary, {k: t.cpu().contiguous() for k, t in tensors.items()}, header)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+    """Write a new safetensors file with the mode that the umask gives any file; the library's own is for its owner."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata=header)
+    path.chmod(mode)
 
 
 def read_lily_header(path: str | os.PathLike[str]) -> LilyHeader:
@@ -285,6 +294,6 @@ def _foreign(keys: Mapping[str, str], name: str) -> str:
             "load its folder, or convert it (lily-diffusion convert)."
         )
     if any("lora" in key.lower() for key in keys):
-        return f"{name} is a LoRA file, not a Lily adapter; load it with pipe.load_lora_weights."
+        return f"{name} is a LoRA file, not a Lily adapter: use pipe.load_lora_weights, or lily-diffusion convert."
     first = next(iter(keys), "no tensors")
     return f"{name} is not a Lily adapter: it has no {METADATA_KEY} in its header (first key: {first})."

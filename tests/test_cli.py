@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lily_diffusion import LilyConfig, attach, base_model, cli, demo, save_lily_weights
 from lily_diffusion.generate import parse_adapters
@@ -110,12 +111,22 @@ def test_adapter_arguments(adapters, tmp_path):
         (["generate", "--prompt", "x", "--model", "/no/folder"], "there is no pipeline folder /no/folder"),
         (["generate", "--prompt", "x", "--steps", "0"], "--steps must be 1 or more"),
         (["generate", "--prompt", "x", "--seed", "-1"], "--seed must be from 0"),
+        (["generate", "--prompt", "x", "--guidance_scale", "nan"], "--guidance_scale must be a finite number, not nan"),
+        (["generate", "--prompt", "x", "--adapter", "LORA"], "or lily-diffusion convert."),
+        (["inspect", "LORA"], "or lily-diffusion convert."),
+        (
+            ["inspect", "ROBOT", "--model", "embedded", "--prompt", "x", "--seed", "4294967296"],
+            "--seed must be at most 4294967295, not 4294967296",
+        ),
         (["demo"], "the demo runs in a source checkout"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(argv, sentence, capsys, adapters, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "SCRIPT", tmp_path / "train_dreambooth_lily.py")
-    code, out, err = run(capsys, *(arg.replace("ROBOT", str(adapters[0])) for arg in argv))
+    lora = tmp_path / "lora.safetensors"
+    save_file({"unet.mid_block.attn1.to_q.lora_A.weight": torch.zeros(4, 4)}, lora)
+    argv = [arg.replace("ROBOT", str(adapters[0])).replace("LORA", str(lora)) for arg in argv]
+    code, out, err = run(capsys, *argv)
     assert code == 2
     assert sentence in err
     assert err.count("\n") == 1

@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from peft import LilyConfig as PeftLilyConfig
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from lily_diffusion import (
     LilyConfig,
@@ -20,8 +21,9 @@ from lily_diffusion import (
     save_lily_weights,
     unload_lily_weights,
 )
-from lily_diffusion.attention_processor import get_adapters
+from lily_diffusion.interchange.lora import read_lora, write_lora
 from lily_diffusion.interchange.peft import read_peft, write_peft
+from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, run
 from .test_interchange_authors import save, theirs
@@ -70,7 +72,18 @@ def sources(tmp_path_factory):
     ours = embedded()
     awaken(attach(ours, LilyConfig(r=4, stride_A=2, num_B=2)))
     save_lily_weights(ours, folder, weight_name="ours.safetensors", base_model="owner/base", trigger_words=["sks dog"])
-    return folder, {"peft": draw(peft), "authors.pt": draw(authors), "ours.safetensors": draw(ours, 1)}
+    plain = awaken(attach(copied := embedded(), LilyConfig(r=3, num_B=2, routing="static", target_modules=("to_q",))))
+    for format in ("diffusers", "kohya"):
+        facts = {"component": "unet", "format": format, "unet_config": copied.config, "trigger_words": ["zwx", "a toy"]}
+        write_lora(plain, folder / f"{format}.safetensors", **facts)
+    more = {"text_encoder.fc1.lora_A.weight": torch.ones(1, 4), "text_encoder.fc1.lora_B.weight": torch.ones(4, 1)}
+    save_file({**load_file(folder / "diffusers.safetensors"), **more}, folder / "more.safetensors")
+    return folder, {
+        "lora": draw(copied),
+        "peft": draw(peft),
+        "authors.pt": draw(authors),
+        "ours.safetensors": draw(ours, 1),
+    }
 
 
 @pytest.mark.parametrize("source", ["peft", "authors.pt"])
@@ -100,6 +113,28 @@ def test_into_pefts_folder(sources, tmp_path, capsys):
     assert f"({(target / 'adapter_model.safetensors').stat().st_size:,} bytes)" in out
     assert json.loads((target / "adapter_config.json").read_text())["base_model_name_or_path"] == "owner/base"
     assert same(draw(PeftModel.from_pretrained(embedded(), target), 1), drawn["ours.safetensors"])
+
+
+@pytest.mark.parametrize("format", ["diffusers", "kohya", "more"])
+def test_a_lora_file_into_ours(format, sources, tmp_path, capsys):
+    folder, drawn = sources
+    target, options = tmp_path / "a.safetensors", ["--model", "embedded"]
+    if format == "more":
+        options.append("--skip_others")
+    code, out, err = call(capsys, folder / f"{format}.safetensors", target, *options)
+    assert code == 0, err
+    header = read_lily_header(target)
+    assert (header.base_model, header.component, header.config.routing) == ("embedded", "unet", "static")
+    assert header.trigger_words == (() if format == "more" else ("zwx", "a toy"))
+    assert header.config.r == 3 and header.metadata["converted_from"] == "lora"
+    count = len(read_lora(folder / "kohya.safetensors", loaded()).layers)
+    assert out.startswith(f"{count} layers in {count} groups, {header.num_parameters:,} parameters\n")
+    unet = embedded()
+    assert not same(draw(unet), drawn["lora"])
+    load_lily_weights(unet, target)
+    assert same(draw(unet), drawn["lora"])
+    call(capsys, folder / f"{format}.safetensors", target, *options, "--trigger_words", "sks", "--base_model", "o/b")
+    assert (read_lily_header(target).trigger_words, read_lily_header(target).base_model) == (("sks",), "o/b")
 
 
 def test_routing_scaling_and_base_model(sources, tmp_path, capsys):
@@ -136,6 +171,17 @@ def test_no_weights_of_the_model_are_read(sources, tmp_path, monkeypatch, capsys
         (["ours.safetensors", "p", "--trigger_words", "x"], "PEFT's form has no place for --trigger_words."),
         (["ours.safetensors", "p", "--routing", "batch"], "--routing is for the files of other programs"),
         (["peft", "a.safetensors", "--scaling", "2"], "--scaling is for the authors' files; others say theirs."),
+        (["kohya.safetensors", "a.safetensors", "--scaling", "2"], "--scaling is for the authors' files"),
+        (["kohya.safetensors", "a.safetensors", "--routing", "sample"], "by the input, which a LoRA does not."),
+        (["kohya.safetensors", "p", "--to", "peft"], "a LoRA chooses no experts, so PEFT's Lily cannot hold it"),
+        (["kohya.safetensors", "p"], "the file to write must end in .safetensors, not 'p'."),
+        (["kohya.safetensors", "./kohya.safetensors"], "the file to write is the one to read; choose another name."),
+        (
+            ["more.safetensors", "a.safetensors"],
+            "are no attention projections of this UNet2DConditionModel, first text",
+        ),
+        (["peft", "a.safetensors", "--skip_others"], "--skip_others is for LoRA files."),
+        (["peft", "peft/adapter_config.json/a.safetensors"], "adapter_config.json is a file, not a folder."),
         (["authors.pt", "a.safetensors", "--scaling", "nan"], "scaling must be a finite number, not nan."),
         (["ours.safetensors", "."], "is not empty, and nothing in it is overwritten"),
         (["peft/adapter_model.safetensors", "p"], "is a Lily file of another program"),

@@ -226,7 +226,7 @@ def test_what_cannot_be_written(sd15, tmp_path):
         write_lora(adapter, path, component="vae")
     with pytest.raises(ValueError, match="format must be one of diffusers, kohya, not 'comfy'"):
         write_lora(adapter, path, component="unet", format="comfy")
-    with pytest.raises(ValueError, match="no common names for a transformer's layers: write format='diffusers'"):
+    with pytest.raises(ValueError, match="no common names for a transformer's layers: take the format 'diffusers'"):
         write_lora(adapter, path, component="transformer", format="kohya")
     with pytest.raises(ValueError, match=r"do not tell which it is: pass unet_config=pipe\.unet\.config"):
         write_lora(adapter, path, component="unet", format="kohya")

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import os
 import warnings
 
 import pytest
@@ -255,6 +256,16 @@ def test_the_type_stays(dtype, tmp_path):
     back = read_peft(tmp_path, model)
     assert {p.dtype for p in back.parameters()} == {dtype}
     assert all(torch.equal(a, b) for a, b in zip(adapter.parameters(), back.parameters(), strict=True))
+
+
+def test_the_mode_is_that_of_any_file(tmp_path):
+    model, _ = made("sd15")
+    adapter = attach(copy.deepcopy(model), LilyConfig(r=4))
+    before = os.umask(0o027)
+    write_peft(adapter, tmp_path / "out", model)
+    os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"adapter_config.json": 0o640, "adapter_model.safetensors": 0o640}
 
 
 def test_our_file_is_smaller(tmp_path):

@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lily_diffusion import Group, LilyAdapter, LilyConfig, attach
+from lily_diffusion import Group, LilyAdapter, LilyConfig, attach, save_and_load
 from lily_diffusion.interchange import peft
 from lily_diffusion.interchange.peft import read_peft, write_peft
 
@@ -199,7 +199,8 @@ def test_a_full_disk_leaves_what_was_there(when, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(peft, "save_file", full) if "tensors" in when else monkeypatch.setattr(peft.json, "dumps", full)
+    owner, name = (save_and_load, "save_file") if "tensors" in when else (peft.json, "dumps")
+    monkeypatch.setattr(owner, name, full)
     with pytest.raises(OSError, match=r"No space left"):
         write_peft(fresh(r=8), tmp_path, model)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from lily_diffusion import LilyConfig, attach, detach, load_lily_weights, save_lily_weights, set_adapters
 from lily_diffusion.base_model import load_pipeline
@@ -14,7 +15,8 @@ from lily_diffusion.commands import merge
 from lily_diffusion.interchange.lora import read_metadata, write_lora
 from lily_diffusion.save_and_load import read_lily_header
 
-from .conftest import awaken, run, tiny_sd15
+from .conftest import awaken, run, tiny_sd15, tiny_sdxl
+from .test_bake_command import shapes_of
 from .zoo import build
 
 
@@ -125,6 +127,20 @@ def test_a_lora_file_for_other_programs(tmp_path):
     assert [f["weight"] for f in json.loads(header["merged_from"])["files"]] == [0.5, 2.0]
 
 
+def test_kohyas_names_come_from_the_base_that_the_files_name(tmp_path, monkeypatch):
+    unet, out = tiny_sdxl(), tmp_path / "out.safetensors"
+    files = [saved(tmp_path, name, seed, model=unet, base="sdxl") for seed, name in enumerate(("a", "b"))]
+    other = saved(tmp_path, "c", 3, model=unet, base="another")
+    shapes_of(unet, tmp_path / "sdxl")
+    refused("name it with --model", *files, "--output", out, "--format", "kohya")
+    monkeypatch.chdir(tmp_path)
+    refused("name it with --model", files[0], other, "--output", out, "--format", "kohya")
+    merged(*files, "--output", out, "--format", "kohya")
+    assert "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_up.weight" in load_file(out)
+    liar = saved(tmp_path, "liar", 3, model=unet, base="embedded")
+    refused("The adapter is for another base", liar, "--output", out, "--format", "kohya")
+
+
 def detached(unet, adapter):
     detach(unet)
     return adapter
@@ -182,7 +198,9 @@ def test_lora_files_need_their_base(files, tmp_path):
     refused(r"lora.safetensors: \d+ of its \d+ layers are no attention projections", lora, *out, "--model", "embedded")
     refused("The adapter is for another base", cat, *out, "--model", "embedded")
     refused("there is no pipeline folder nowhere", cat, *out, "--model", "nowhere")
-    refused("pass unet_config=pipe.unet.config .--model on the command line", cat, *out, "--format", "kohya")
+    refused("does not tell enough of it: name it with --model, a pipeline's folder", cat, *out, "--format", "kohya")
+    flux = saved(tmp_path, "flux", 3, model=build("FluxTransformer2DModel")[0])
+    refused("no common names for a transformer's layers: take the format", flux, *out, "--format", "kohya")
     assert not (tmp_path / "out.safetensors").exists()
 
 

@@ -115,6 +115,15 @@ def test_nothing_is_half_written(sd15, tmp_path, monkeypatch):
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_the_mode_is_that_of_any_file(sd15, tmp_path, mask):
+    attach(sd15, LilyConfig(r=4))
+    before = os.umask(mask)
+    path = save_lily_weights(sd15, tmp_path)
+    os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
 def test_half_precision_model_gets_the_adapter_in_its_type(saved):
     unet = tiny_sd15().to(torch.bfloat16)
     load_lily_weights(unet, saved, "cat")
@@ -183,7 +192,7 @@ def config_change(**change):
 BAD = {
     "pickle": (pickled, "pickle or zip"),
     "old pickle": (raw(b"\x80\x02}q\x00."), "pickle or zip"),
-    "LoRA": (lora, "is a LoRA file.*load_lora_weights"),
+    "LoRA": (lora, "is a LoRA file.*load_lora_weights.*lily-diffusion convert"),
     "PEFT Lily": (peft_lily, "of another program"),
     "something else": (raw(struct.pack("<Q", 2) + b"{}"), "is not a Lily adapter"),
     "empty": (raw(b""), "empty or cut off"),

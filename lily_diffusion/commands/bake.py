@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from PIL import Image, ImageChops
@@ -16,14 +17,15 @@ from PIL import Image, ImageChops
 from ..adapter import LilyAdapter
 from ..baking import METHODS, bake_lily, compare, freeze
 from ..components import denoiser
-from ..frozen import is_frozen
 from ..grid import labelled_grid
+from ..interchange.lora import check_format
 from ..interchange.rank import largest_error, reduce_rank
 from ..loaders import load_lily_weights
-from ..pipelines import default_guidance, open_pipeline, open_shapes
-from ..save_and_load import LilyHeader, build_adapter, read_file
+from ..pipelines import base_at_hand, default_guidance, open_pipeline, open_shapes
+from ..save_and_load import LilyHeader, build_adapter, read_file, read_lily_header
 from ..switches import unload_lily_weights
-from .output import FORMATS, check_output, write_adapter
+from .drawing import check_drawing
+from .output import FORMATS, check_output, check_writable, unet_for_kohya, write_adapter
 
 EXAMPLES = """\
 examples:
@@ -38,9 +40,13 @@ examples:
   lily-diffusion bake robot.safetensors --prompt "a sks robot" --format lily --output robot_frozen.safetensors
 
 Beside robot_lora.safetensors lie robot_lora.json, each layer's routing and error, and robot_lora.png: for every prompt
-the picture of the base, of the adapter, of its frozen stand-in, and where the last two differ. An adapter with static
-routing needs no prompt and loses nothing.
+the picture of the base, of the adapter, of its frozen stand-in, and four times the difference of the last two. An
+adapter with static routing needs no prompt and loses nothing by freezing.
+
+The spread of the routing is the standard deviation of the experts' probabilities over all prompts and steps, and in
+brackets from step to step alone, as means over layers. At 0 the mixture never changes, and freezing loses nothing.
 """
+MAGNIFIED = 4  # times, so that small differences can be seen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     add("--format", default="diffusers", help=f"one of {', '.join(FORMATS)} (default: diffusers)")
     add("--prompt", action="append", default=[], metavar="TEXT", help="to watch the routers on; may be repeated")
-    add("--model", default="embedded", metavar="NAME", help="'embedded', a pipeline's folder, or a hub id")
+    add(
+        "--model",
+        metavar="NAME",
+        help="the base: 'embedded', a pipeline's folder, or a hub id (default: what the file names, if that is "
+        "embedded or a folder here)",
+    )
     add("--method", choices=METHODS, default=METHODS[0], help="least squares, or the mean mixture (default: fit)")
     add("--rank", type=int, help="at most this rank, by singular value decomposition (default: the adapter's own)")
     add("--max_error", type=float, help="instead of --rank: the relative error that a layer may lose by it")
@@ -61,68 +72,106 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bake one file, write it with its report and picture, and say what is lost."""
-    check_output(args.output, args.format)
-    if not args.file.exists():
-        raise ValueError(f"there is no file {args.file}.")
-    if args.output.resolve() == args.file.resolve():
-        raise ValueError("--output is the file itself; choose another name.")
-    if args.rank is not None and args.max_error is not None:
-        raise ValueError("give --rank or --max_error, not both.")
-    if args.steps < 1:
-        raise ValueError(f"--steps must be 1 or more, not {args.steps}.")
-    header, tensors = read_file(args.file)
-    adapter = build_adapter(header, tensors, args.file.name)
+    _check(args)
+    header = read_lily_header(args.file)
+    if args.format != "lily":
+        check_format(args.format, header.component)
     sheet = None
-    if is_frozen(adapter):
-        frozen, report = freeze(adapter, {}), {"method": "exact", "error": 0.0, "layers": {}}
-        model = open_shapes(args.model) if args.format == "kohya" else None
-        frozen = _reduced(frozen, args, report)
+    if header.config.routing == "static":
+        frozen, report, model = _taken_over(args, header)
     else:
-        frozen, report, sheet, model = _baked(args)
+        frozen, report, sheet, model = _baked(args, header)
     words, facts = header.trigger_words, {"lily_baked": json.dumps({k: v for k, v in report.items() if k != "layers"})}
     base = (header.component, header.model_class, header.base_model)
     write_adapter(frozen, args.output, args.format, *base, words, facts, model)
     args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     if sheet is not None:
         sheet.save(args.output.with_suffix(".png"))
-    _say(args, header, frozen, report)
+    _say(args, frozen, report)
     return 0
 
 
-def _baked(args: argparse.Namespace) -> tuple[LilyAdapter, dict[str, Any], Image.Image, Any]:
+def _check(args: argparse.Namespace) -> None:
+    """All that can be wrong with the arguments by themselves."""
+    if not args.file.exists():
+        raise ValueError(f"there is no file {args.file}.")
+    check_output(args.output, args.format)
+    for suffix in (".json", ".png"):
+        check_writable(args.output.with_suffix(suffix))
+    if args.output.resolve() == args.file.resolve():
+        raise ValueError("--output is the file itself; choose another name.")
+    if args.rank is not None and args.max_error is not None:
+        raise ValueError("give --rank or --max_error, not both.")
+    if args.rank is not None and args.rank < 1:
+        raise ValueError(f"--rank must be 1 or more, not {args.rank}.")
+    if args.max_error is not None and not 0 <= args.max_error < 1:
+        raise ValueError(f"--max_error must be at least 0 and below 1, not {args.max_error}.")
+    check_drawing(args, len(args.prompt))
+
+
+def _taken_over(args: argparse.Namespace, header: LilyHeader) -> tuple[LilyAdapter, dict[str, Any], Any]:
+    """A static adapter as it is, its report, and the UNet that kohya's names need."""
+    model = None
+    if args.format == "kohya":
+        named = open_shapes(args.model) if args.model else None
+        model = unet_for_kohya(named, header.base_model, header.component, header.groups)
+    adapter = build_adapter(*read_file(args.file), args.file.name)
+    report: dict[str, Any] = {"method": "exact", "error": 0.0, "layers": {}}
+    return _reduced(freeze(adapter, {}), args, report), report, model
+
+
+def _baked(args: argparse.Namespace, header: LilyHeader) -> tuple[LilyAdapter, dict[str, Any], Image.Image, Any]:
+    """The stand-in of a routed adapter, its report, the sheet of pictures, and the model that drew them."""
     if not args.prompt:
         raise ValueError("this adapter chooses its experts by the input: give at least one --prompt to watch it on.")
-    pipe = open_pipeline(args.model, args.device)
+    name = args.model or base_at_hand(header.base_model)
+    if name is None:
+        base = f"says {header.base_model!r}, which is no folder here" if header.base_model else "does not say"
+        raise ValueError(
+            f"the adapter has to be run on its base, and the file {base}: name it with --model, a pipeline's folder or "
+            "a hub id."
+        )
+    pipe = open_pipeline(name, args.device)
     load_lily_weights(pipe, args.file, "adapter")
-    guidance = default_guidance(args.model) if args.guidance_scale is None else args.guidance_scale
+    guidance = default_guidance(name) if args.guidance_scale is None else args.guidance_scale
     call: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": guidance}
     baked = bake_lily(pipe, args.prompt, "adapter", method=args.method, seed=args.seed, **call)
     frozen, report = baked.adapter.cpu(), {**baked.report, "seed": args.seed, **call}
     frozen = _reduced(frozen, args, report)
     report["distance"], rows = compare(pipe, args.prompt, frozen, "adapter", seed=args.seed, **call)
     unload_lily_weights(pipe)
-    for row in rows:
-        row.append(ImageChops.difference(row[1].convert("RGB"), row[2].convert("RGB")))
-    sheet = labelled_grid(rows, args.prompt, ["base", "adapter", "frozen", "difference"])
+    rows = [[*row, _difference(row[1], row[2])] for row in rows]
+    sheet = labelled_grid(rows, args.prompt, ["base", "adapter", "frozen", f"difference x {MAGNIFIED}"])
     return frozen.cpu(), report, sheet, denoiser(pipe)[1]
 
 
+def _difference(a: Image.Image, b: Image.Image) -> Image.Image:
+    return ImageChops.difference(a.convert("RGB"), b.convert("RGB")).point(lambda value: min(MAGNIFIED * value, 255))
+
+
 def _reduced(frozen: LilyAdapter, args: argparse.Namespace, report: dict[str, Any]) -> LilyAdapter:
+    """The adapter at the rank that was asked for; the report's "error" stays that of freezing alone."""
     if args.rank is None and args.max_error is None:
         return frozen
     smaller, errors = reduce_rank(frozen, args.rank, args.max_error)
-    report["rank_reduction"] = {"rank": smaller.config.r, "largest_error": round(largest_error(errors)[1], 5)}
+    report["rank_reduction"] = {
+        "rank": smaller.config.r,
+        "error": round(fmean(errors.values()), 5),
+        "largest_error": round(largest_error(errors)[1], 5),
+    }
     return smaller
 
 
-def _say(args: argparse.Namespace, header: LilyHeader, frozen: LilyAdapter, report: dict[str, Any]) -> None:
+def _say(args: argparse.Namespace, frozen: LilyAdapter, report: dict[str, Any]) -> None:
     size, before = args.output.stat().st_size / 1e6, args.file.stat().st_size / 1e6
     print(f"{args.output}: rank {frozen.config.r}, {len(frozen.layers)} layers, {size:.2f} MB ({before:.2f} MB before)")
-    print(f"relative error of the updates, mean over layers: {report['error']:.3f}")
+    lost = f"{report['error']:.3f} by freezing"
+    if "rank_reduction" in report:
+        own = report["rank_reduction"]
+        lost += f", and {own['error']:.3f} by the smaller rank (at most {own['largest_error']:.3f} in a layer)"
+    print(f"relative error of the updates, mean over layers: {lost}")
     if "spread" in report:
         print(f"spread of the routing: {report['spread']:.3f} ({report['spread_by_step']:.3f} from step to step)")
-    if "rank_reduction" in report:
-        print(f"largest error of a layer by the smaller rank: {report['rank_reduction']['largest_error']:.3f}")
     if "distance" in report:
         far = report["distance"]
         print(

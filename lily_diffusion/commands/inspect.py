@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..inspection import Spectrum, group_facts, spectra
 from ..pipelines import default_guidance
 from ..save_and_load import METADATA_KEY, LilyHeader, build_adapter, read_file, read_lily_header
 from ..sharing import group_table
+from .drawing import check_drawing
 from .routing import figures, mixtures, prompt_rows, routing_facts, save_picture, watch
 
 EXAMPLES = """\
@@ -93,14 +93,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--picture shows what the routers do, which needs --model and --prompt.")
     if args.picture and args.picture.suffix != ".png":
         raise ValueError(f"--picture must name a .png file, not {args.picture}.")
-    if args.steps < 1:
-        raise ValueError(f"--steps must be 1 or more, not {args.steps}.")
-    if args.seed < 0:
-        raise ValueError(f"--seed must be 0 or more, not {args.seed}.")
+    check_drawing(args)
     if args.guidance_scale is None:
         args.guidance_scale = default_guidance(args.model)
-    if not math.isfinite(args.guidance_scale):
-        raise ValueError(f"--guidance_scale must be a finite number, not {args.guidance_scale}.")
 
 
 def header_facts(file: Path, header: LilyHeader) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from ..adapter import LilyAdapter
 from ..components import denoiser, public_name
+from ..frozen import check_frozen
 from ..interchange.lora import read_lora, read_metadata
+from ..interchange.lora_header import read_trigger_words
 from ..interchange.merging import ALIASES, PRUNED, SIGN_METHODS, SIGNED, SUMS, merge_adapters
 from ..interchange.rank import largest_error
 from ..loaders import check_compatible
 from ..pipelines import open_shapes
 from ..save_and_load import METADATA_KEY, build_adapter, content_hash, load_tensors, read_file, read_lily_header
-from .output import FORMATS, check_output, write_adapter
+from .output import FORMATS, check_output, unet_for_kohya, write_adapter
 
 EXAMPLES = """\
 examples:
@@ -27,8 +29,7 @@ examples:
   lily-diffusion merge robot.safetensors bear.safetensors --method ties --density 0.5 --output both.safetensors
 
   # as a LoRA file that other programs load
-  lily-diffusion merge robot.safetensors:0.8 bear.safetensors:0.6 --format kohya --model embedded \\
-    --output both_lora.safetensors
+  lily-diffusion merge robot.safetensors:0.8 bear.safetensors:0.6 --format kohya --output both_lora.safetensors
 
 Adapters that choose their experts by the input have no single matrix to merge: 'lily-diffusion bake' freezes them.
 """
@@ -57,7 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--majority_sign_method", default="total", help=f"{' or '.join(SIGN_METHODS)}, for ties (default: total)")
     add("--seed", type=int, default=0, help="of DARE's draws (default: 0)")
     add("--format", default="lily", help=f"one of {', '.join(FORMATS)} (default: lily)")
-    add("--model", metavar="NAME", help="the base, for reading LoRA files and for kohya's names; only configs are read")
+    add(
+        "--model",
+        metavar="NAME",
+        help="the base, for reading LoRA files and for kohya's names: 'embedded', a pipeline's folder or a hub id, of "
+        "which only the configuration is read (default for kohya's names: the base in the files' headers, if that is "
+        "embedded or a folder here)",
+    )
     add("--skip_others", action="store_true", help="leave out what in a LoRA file is no attention projection")
 
 
@@ -70,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     model = open_shapes(args.model) if args.model else None
     sources = [read_source(file, weight, args, model) for file, weight in named]
     check_same_base(sources)
+    about = header_facts(sources, args)
+    component, _, base_model, *_ = about
+    if args.format == "kohya":
+        model = unet_for_kohya(model, base_model, component, [g for s in sources for g in s.adapter.groups])
     adapter, errors = merge_adapters(
         {str(source.file): source.adapter for source in sources},
         [source.weight for source in sources],
@@ -79,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         majority_sign_method=args.majority_sign_method,
         seed=args.seed,
     )
-    write_adapter(adapter, args.output, args.format, *header_facts(sources, args), model)
+    write_adapter(adapter, args.output, args.format, *about, model)
     layer, error = largest_error(errors)
     print(args.output)
     print(f"rank        {adapter.config.r} ({', '.join(f'{s.file.name} {s.adapter.config.r}' for s in sources)})")
@@ -123,16 +134,11 @@ def read_source(file: Path, weight: float, args: argparse.Namespace, model: Any)
         raise ValueError(f"{file.name} is no Lily file; if it is a LoRA file, name its base with --model.")
     if METADATA_KEY not in metadata:
         adapter = read_lora(file, model, skip_others=args.skip_others)
-        words = tuple(word for word in metadata.get("modelspec.trigger_phrase", "").split(", ") if word)
-        digest = content_hash(load_tensors(file))
+        words, digest = read_trigger_words(metadata), content_hash(load_tensors(file))
         about = denoiser(model)[0], type(model).__name__, public_name(args.model), words, digest
         return Source(file, weight, adapter, *about)
     header = read_lily_header(file)
-    if header.config.routing != "static":
-        raise ValueError(
-            f"{file.name} chooses its experts by the input (routing={header.config.routing!r}), so there is no matrix "
-            "to merge: freeze it first with lily-diffusion bake."
-        )
+    check_frozen(header.config, file.name)
     if model is not None:
         check_compatible(header, model)
     adapter = build_adapter(*read_file(file), file.name)

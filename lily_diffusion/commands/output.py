@@ -1,24 +1,68 @@
-"""Writing an adapter in the format that was asked for."""
+"""Writing an adapter in the format that was asked for, and what of that can be checked before it is made."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..adapter import LilyAdapter
+from ..attach import check_fits
 from ..interchange import lora
+from ..interchange.kohya_names import sd_config
+from ..pipelines import base_at_hand, open_shapes
 from ..save_and_load import adapter_state_dict, make_header, write_file
+from ..sharing import Group
 
 FORMATS = ("lily", *lora.FORMATS)
 
 
 def check_output(path: Path, format: str) -> None:
-    """Raise ValueError for a format that is unknown, or a file that is no .safetensors."""
+    """Raise ValueError for a format that is unknown, or a file that is no .safetensors or cannot be written."""
     if format not in FORMATS:
         raise ValueError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}.")
     if path.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, not {path.name!r}.")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise ValueError where no file of this name can be written; folders on the way to it may be missing."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; choose another name for the file.")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ValueError(f"{path} cannot be written: {above} is a file, not a folder.")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{path} cannot be written: nothing may be changed in the folder {above}.")
+
+
+def unet_for_kohya(model: Any, base_model: str | None, component: str, groups: Sequence[Group]) -> Any:
+    """The UNet whose config kohya's names are made from; None where the adapted layers tell enough.
+
+    Args:
+        model: the one that was named with --model, or None: then the header's `base_model` is taken if it is at hand.
+        component, groups: what is adapted.
+
+    Raises:
+        ValueError: it is no UNet, it is another base than the adapter's, or it has to be named.
+    """
+    lora.check_format("kohya", component)
+    name = base_at_hand(base_model)
+    if model is None and name:
+        model = open_shapes(name)
+    if model is not None:
+        check_fits(groups, model)
+        return model
+    try:
+        sd_config(groups)
+    except ValueError:
+        raise ValueError(
+            "the names in kohya's format depend on the base, and the adapter does not tell enough of it: name it with "
+            "--model, a pipeline's folder or a hub id."
+        ) from None
+    return None
 
 
 def write_adapter(

@@ -7,10 +7,10 @@ For Stable Diffusion 1.x and 2.x these are diffusers' names with underscores. SD
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..adapter import LilyAdapter
+from ..sharing import Group
 
 PREFIX = "lora_unet_"
 LAYOUT = {  # block types whose place in the original code is known
@@ -63,17 +63,17 @@ def sgm_name(layer: str, unet_config: Mapping[str, Any]) -> str | None:
     return f"output_blocks.{before}.1.{rest}" if side == "up_blocks" else f"input_blocks.{1 + before}.1.{rest}"
 
 
-def sd_config(adapter: LilyAdapter) -> dict[str, Any]:
-    """What can be told of a UNet from the adapter alone: that it is Stable Diffusion 1.x or 2.x, by its text width.
+def sd_config(groups: Iterable[Group]) -> dict[str, Any]:
+    """What the adapted layers alone can tell of a UNet: that it is Stable Diffusion 1.x or 2.x, by its text width.
 
     Raises:
         ValueError: it may be another one.
     """
     text = ("attn2.to_k", "attn2.to_v")
-    widths = {g.in_features for g in adapter.groups if any(layer.endswith(text) for layer in g.layers)}
+    widths = {g.in_features for g in groups if any(layer.endswith(text) for layer in g.layers)}
     if len(widths) != 1 or not widths <= set(SD_TEXT_WIDTHS):
         raise ValueError(
             "The names of kohya's format depend on the UNet, and the adapter's layers do not tell which it is: "
-            "pass unet_config=pipe.unet.config (--model on the command line)."
+            "pass unet_config=pipe.unet.config."
         )
     return {"addition_embed_type": None, "cross_attention_dim": widths.pop()}

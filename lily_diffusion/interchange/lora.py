@@ -18,6 +18,7 @@ from torch import nn
 from ..adapter import LilyAdapter
 from ..components import COMPONENTS, denoiser
 from ..frozen import Factors, factors, from_factors
+from ..save_and_load import METADATA_KEY as LILY_KEY
 from ..save_and_load import load_tensors, write_file
 from ..sharing import Projection, find_projections
 from .kohya_names import kohya_name, kohya_names, sd_config
@@ -76,11 +77,10 @@ def write_lora(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"A LoRA file must end in .safetensors, not {path.name!r}.")
-    if component not in COMPONENTS:
-        raise ValueError(f"component must be one of {', '.join(COMPONENTS)}, not {component!r}.")
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}.")
-    config = _config_for_kohya(adapter, component, unet_config) if format == "kohya" else None
+    check_format(format, component)
+    config = None
+    if format == "kohya":
+        config = sd_config(adapter.groups) if unet_config is None else unet_config
     parts = {layer: _trimmed(factors(adapter, layer)) for layer in adapter.layers}
     ranks = {layer: down.shape[0] for layer, (down, _) in parts.items()}
     if config is None:
@@ -96,6 +96,19 @@ def write_lora(
     common = common_fields(path.stem, model_class or component, tensors)
     write_file(path, tensors, {**common, **fields, **(metadata or {})})
     return path
+
+
+def check_format(format: str, component: str) -> None:
+    """Raise ValueError for a format or component that is unknown, and for kohya's format where there is no UNet."""
+    if component not in COMPONENTS:
+        raise ValueError(f"component must be one of {', '.join(COMPONENTS)}, not {component!r}.")
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}.")
+    if format == "kohya" and component != "unet":
+        raise ValueError(
+            "kohya's format has no common names for a transformer's layers: take the format 'diffusers', which ComfyUI "
+            "and others read for transformers."
+        )
 
 
 def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = False) -> LilyAdapter:
@@ -131,6 +144,16 @@ def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = F
             raise ValueError(f"{path.name} has the layer {p.name} twice, under two names.")
         found[p] = _pair(layer, p, layers[layer], scales, path.name)
     return from_factors({p: found[p] for p in find_projections(model) if p in found})
+
+
+def is_lora(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is some LoRA by its keys, and no Lily file; what cannot be read as safetensors is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, keys = file.metadata() or {}, file.keys()
+    except (SafetensorError, OSError):
+        return False
+    return LILY_KEY not in metadata and any("lora" in key.lower() for key in keys)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -188,15 +211,6 @@ def _kohya_tensors(parts: Mapping[str, Factors], config: Mapping[str, Any]) -> d
         tensors[f"{name}.lora_up.weight"] = up * (down.shape[0] / alpha)
         tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
     return tensors
-
-
-def _config_for_kohya(adapter: LilyAdapter, component: str, config: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if component != "unet":
-        raise ValueError(
-            "kohya's format has no common names for a transformer's layers: write format='diffusers', which ComfyUI "
-            "and others read for transformers."
-        )
-    return sd_config(adapter) if config is None else config
 
 
 def _spellings(component: str, model: nn.Module) -> dict[str, Projection]:

@@ -58,6 +58,11 @@ def read_scales(text: str | None, component: str, name: str) -> Scales:
     return scales
 
 
+def read_trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The words that call the subject, from a header's ModelSpec field."""
+    return tuple(word for word in metadata.get("modelspec.trigger_phrase", "").split(", ") if word)
+
+
 def usual_rank(ranks: Mapping[str, int]) -> int:
     """The rank that most layers have."""
     return collections.Counter(ranks.values()).most_common(1)[0][0]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..adapter import LilyAdapter
-from ..frozen import factors, from_factors, is_frozen, projections
+from ..frozen import check_frozen, factors, from_factors, projections
 from ..sharing import Projection
 from .rank import SVD, Reduced, check_rank, reduce_rank
 
@@ -169,12 +169,8 @@ def _check(method: str, rank: int | None, density: float | None, majority_sign_m
 def _check_adapters(adapters: Mapping[str, LilyAdapter]) -> None:
     if not adapters:
         raise ValueError("There is no adapter to merge.")
-    routed = [name for name, adapter in adapters.items() if not is_frozen(adapter)]
-    if routed:
-        raise ValueError(
-            f"{len(routed)} of {len(adapters)} adapters choose their experts by the input, first {routed[0]!r}, so "
-            "their updates are no single matrices: bake them first (bake_lily, or lily-diffusion bake)."
-        )
+    for name, adapter in adapters.items():
+        check_frozen(adapter.config, f"The adapter {name!r}")
 
 
 def _peft_function(method: str) -> Callable[..., Any]:

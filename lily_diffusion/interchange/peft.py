@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from ..adapter import LilyAdapter
 from ..attach import check_fits
 from ..components import denoiser
 from ..config import LilyConfig
-from ..save_and_load import SAFETENSORS_NAME, content_hash, load_tensors
+from ..save_and_load import SAFETENSORS_NAME, content_hash, load_tensors, save_tensors
 from ..sharing import Group, Projection, find_projections
 from .peft_sharing import owners_in_peft, weight_shapes, wiring
 
@@ -260,7 +259,7 @@ def _write_folder(folder: Path, tensors: Tensors, config: dict[str, Any]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     temporary = {name: folder / f".{name}.{os.getpid()}.writing" for name in (WEIGHTS_NAME, CONFIG_NAME)}
     try:
-        save_file(tensors, temporary[WEIGHTS_NAME], metadata={"format": "pt"})
+        save_tensors(temporary[WEIGHTS_NAME], tensors, {"format": "pt"})
         temporary[CONFIG_NAME].write_text(json.dumps(config, indent=2), encoding="utf-8")
         for name, path in temporary.items():
             os.replace(path, folder / name)
