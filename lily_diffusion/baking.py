@@ -222,7 +222,7 @@ def draw(pipe: Any, prompts: Sequence[str], seed: int, **call: Any) -> Any:
     for i in range(0, len(prompts), 4):
         part = list(prompts[i : i + 4])
         generators = [torch.Generator("cpu").manual_seed(seed + i + n) for n in range(len(part))]
-        images.extend(pipe(part, generator=generators, **call).images)
+        images.extend(pipe(prompt=part, generator=generators, **call).images)
     return images
 
 

@@ -51,7 +51,7 @@ def test_only_the_adapter_is_trained_and_the_loss_of_a_fixed_picture_goes_down(a
 def test_both_kinds_of_prediction_train(arguments, tmp_path, prediction_type):
     folder = save_tiny_pipeline(tmp_path / "other", prediction_type)
     run = build(complete(arguments(pretrained_model_name_or_path=folder, snr_gamma=5)))
-    assert run.family.prediction_type == prediction_type
+    assert run.family.objective == prediction_type
     assert math.isfinite(batch_loss(run, 0).item())
 
 
@@ -100,7 +100,7 @@ def test_every_latent_meets_the_embedding_of_its_own_caption(arguments):
     pipe = StableDiffusionPipeline.from_pretrained(run.args.pretrained_model_name_or_path)
     for caption, embedding in encoded.items():
         expected = pipe.encode_prompt(caption, "cpu", 1, False)[0][0]
-        assert torch.allclose(embedding, expected, atol=1e-6)
+        assert torch.allclose(embedding["prompt_embeds"], expected, atol=1e-6)
 
 
 def test_validation_draws_one_sheet_and_changes_nothing(arguments):
@@ -151,8 +151,8 @@ def test_class_pictures_are_made_once_and_take_part_with_their_weight(arguments,
     assert len(made) == 3 and all(p.suffix == ".png" for p in made)
     samples = run.classes.samples([0, 1])
     assert samples.captions == ["a robot", "a robot"]
-    prompts = torch.stack([run.embeddings[c] for c in samples.captions])
-    class_loss = run.family.losses(run.model, samples.latents, samples.noise, samples.timesteps, prompts, None).mean()
+    prompts = run.family.batch([run.embeddings[c] for c in samples.captions])
+    class_loss = run.family.losses(run.model, samples.latents, samples.noise, samples.timesteps, prompts).mean()
     expected = batch_loss(plain, 0) + 0.5 * class_loss
     assert batch_loss(run, 0).item() == pytest.approx(expected.item(), rel=1e-5)
     stamps = [p.stat().st_mtime_ns for p in made]

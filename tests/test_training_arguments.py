@@ -84,7 +84,7 @@ def test_defaults_depend_on_the_base(arguments):
     small = complete(arguments(pretrained_model_name_or_path="embedded", resolution=None, learning_rate=None))
     large = complete(arguments(resolution=None, learning_rate=None, max_train_steps=None))
     assert (small.resolution, small.learning_rate) == (64, 1e-3)
-    assert (large.resolution, large.learning_rate, large.max_train_steps) == (512, 1e-4, 500)
+    assert (large.resolution, large.learning_rate, large.max_train_steps) == (None, 1e-4, 500)
 
 
 def test_targets_may_be_separated_by_commas_and_prompts_repeated():

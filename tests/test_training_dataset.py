@@ -109,7 +109,7 @@ def test_pixels_are_cropped_and_flipped_squares(tmp_path):
 
 
 def test_every_picture_comes_once_in_each_round_and_rounds_differ():
-    draws = Draws(seed=3, stream="instance", num_pictures=5, latent_shape=(4, 2, 2), num_timesteps=1000)
+    draws = Draws(seed=3, stream="instance", num_pictures=5, latent_shape=(4, 2, 2))
     rounds = [[draws[5 * n + i].index for i in range(5)] for n in range(6)]
     assert all(sorted(r) == list(range(5)) for r in rounds)
     assert len({tuple(r) for r in rounds}) > 1
@@ -117,9 +117,9 @@ def test_every_picture_comes_once_in_each_round_and_rounds_differ():
 
 def test_draws_depend_on_seed_stream_and_position_alone():
     def draw(seed=3, stream="instance", position=7):
-        return Draws(seed, stream, 5, (4, 8, 8), 1000, random_flip=True)[position]
+        return Draws(seed, stream, 5, (4, 8, 8), random_flip=True)[position]
 
-    assert torch.equal(draw().noise, draw().noise) and draw().timestep == draw().timestep
+    assert torch.equal(draw().noise, draw().noise) and draw().u == draw().u
     for other in (draw(seed=4), draw(stream="class"), draw(position=8)):
         assert not torch.equal(other.noise, draw().noise)
     assert not torch.equal(draw().noise, draw().posterior_noise)
@@ -127,11 +127,11 @@ def test_draws_depend_on_seed_stream_and_position_alone():
 
 
 def test_flips_and_crops_are_drawn_anew_each_time():
-    draws = Draws(0, "instance", 1, (4, 2, 2), 1000, random_flip=True)
+    draws = Draws(0, "instance", 1, (4, 2, 2), random_flip=True)
     drawn = draws.at(range(200))
     assert 70 < sum(d.flip for d in drawn) < 130
     assert len({d.crop for d in drawn}) == 200
-    assert {d.crop for d in Draws(0, "instance", 1, (4, 2, 2), 1000, center_crop=True).at(range(5))} == {(0.5, 0.5)}
+    assert {d.crop for d in Draws(0, "instance", 1, (4, 2, 2), center_crop=True).at(range(5))} == {(0.5, 0.5)}
 
 
 def test_processes_and_accumulated_batches_share_the_positions_without_gap_or_overlap():

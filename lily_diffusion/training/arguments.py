@@ -9,6 +9,7 @@ from typing import NoReturn
 from diffusers.optimization import SchedulerType
 
 from .checks import TRACKERS
+from .families.flow_matching import WEIGHTINGS
 
 DESCRIPTION = """\
 Teach a text-to-image model a new subject from a few pictures, with a Lily adapter (DreamBooth).
@@ -79,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("base model").add_argument
     add("--pretrained_model_name_or_path", required=True, metavar="NAME",
-        help="a Stable Diffusion 1.x or 2.x pipeline: a folder, a hub id, or 'embedded', which ships here")
+        help="a pipeline's folder, a hub id, or 'embedded', which ships here; the pipeline says how it is trained")
     add("--pretrained_vae_model_name_or_path", metavar="NAME", help="another autoencoder")
     add("--revision", help="revision on the hub")
     add("--variant", help="file variant, such as fp16")
@@ -92,7 +93,8 @@ def _pictures(parser: argparse.ArgumentParser) -> None:
     ).add_argument
     add("--instance_data_dir", required=True, metavar="FOLDER", help="pictures of the subject; three to ten are enough")
     add("--instance_prompt", metavar="TEXT", help="the caption with a rare word for the subject: 'a photo of sks dog'")
-    add("--resolution", type=int, help="edge of the training squares in pixels (default: 64 for embedded, else 512)")
+    add("--resolution", type=int,
+        help="edge of the training squares in pixels (default: 64 for embedded, else the model's own)")
     add("--center_crop", action="store_true", help="cut the middle instead of a place drawn anew each time")
     add("--random_flip", action="store_true", help="mirror every other picture, drawn anew each time")
     add("--repeats", type=int, default=1, help="how often each picture counts in an epoch (default: 1)")
@@ -140,7 +142,14 @@ def _training(parser: argparse.ArgumentParser) -> None:
     add("--mixed_precision", choices=("no", "fp16", "bf16"),
         help="precision of the base model; the adapter stays in float32 (default: what accelerate is set to)")
     add("--allow_tf32", action="store_true", help="faster float32 on Ampere GPUs and later")
-    add("--snr_gamma", type=float, help="min-SNR weighting of the loss; 5 is usual")
+    add("--snr_gamma", type=float, help="min-SNR weighting of the loss of epsilon and v models; 5 is usual")
+    add("--weighting_scheme", choices=WEIGHTINGS,
+        help="for flow-matching models: how noise levels are drawn or losses weighted (default: logit_normal)")
+    add("--logit_mean", type=float, help="of logit_normal (default: 0)")
+    add("--logit_std", type=float, help="of logit_normal (default: 1)")
+    add("--mode_scale", type=float, help="of mode (default: 1.29)")
+    add("--guidance_scale", type=float, help="told to guidance-distilled models in training (default: 1)")
+    add("--max_sequence_length", type=int, help="tokens for the large text encoder (default: the pipeline's own)")
     add("--seed", type=int, help="of everything that is drawn; the same seed gives the same run (default: drawn)")
 
 
@@ -180,7 +189,7 @@ def _validation(parser: argparse.ArgumentParser) -> None:
     add("--num_validation_images", type=int, help="pictures of each prompt (default: 4)")
     add("--validation_steps", type=int, help="every so many steps, and at the end (default: four times a run)")
     add("--validation_epochs", type=int, help="the same in epochs")
-    add("--validation_guidance_scale", type=float, help="(default: 3 for embedded, else 7.5)")
+    add("--validation_guidance_scale", type=float, help="(default: 3 for embedded, else what suits the model)")
     add("--validation_inference_steps", type=int, help="(default: 25)")
 
 

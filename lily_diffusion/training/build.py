@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapter import LilyAdapter
 from ..attach import attach
@@ -24,7 +24,7 @@ from .checkpoints import Progress, find_checkpoint, load_parts, read_progress
 from .dataset import Pictures, list_pictures
 from .draws import Draws, mixed_seed
 from .errors import TrainingError
-from .families.stable_diffusion import StableDiffusion
+from .families import Condition, Family, family_class, load_family
 from .optimizer import make_optimizer
 from .prior import class_items, count_pictures, generate_class_pictures
 from .settings import compare, run_settings
@@ -42,8 +42,8 @@ class TrainedModel(nn.Module):
         self.denoiser = denoiser
         self.adapter = adapter
 
-    def forward(self, sample: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
-        return self.denoiser(sample, timesteps, prompts, return_dict=False)[0]
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.denoiser(*args, **kwargs, return_dict=False)[0]
 
 
 @dataclass
@@ -52,14 +52,14 @@ class Run:
 
     args: argparse.Namespace
     accelerator: Accelerator
-    family: StableDiffusion
+    family: Family
     adapter: LilyAdapter
     model: nn.Module  # TrainedModel as accelerate prepared it
     optimizer: Any
     lr_scheduler: Any
     instances: Source
     classes: Source | None
-    embeddings: dict[str, Tensor]  # caption -> (tokens, C)
+    embeddings: dict[str, Condition]  # of every caption and validation prompt, and of ""
     validation: Validation | None
     validation_steps: int
     max_train_steps: int
@@ -89,10 +89,12 @@ def build(args: argparse.Namespace) -> Run:
     """
     checkpoint = find_checkpoint(Path(args.output_dir), args.resume_from_checkpoint)
     listing = list_pictures(args.instance_data_dir, args.instance_prompt)
+    if args.resolution is None:
+        args.resolution = family_class(args).default_resolution
     pictures = Pictures(listing.items, args.resolution)
     accelerator = _accelerator(args)
     progress = _progress(args, checkpoint)
-    family = StableDiffusion.load(args)
+    family = load_family(args)
     family.latent_shape(args.resolution)
     class_pictures = _class_pictures(args, family, accelerator, progress.seed)
 
@@ -112,7 +114,7 @@ def build(args: argparse.Namespace) -> Run:
     nn.Module.to(family.denoiser, accelerator.device, DTYPES[accelerator.mixed_precision] or torch.float32)
     adapter = _adapter(args, family.denoiser, checkpoint, progress.seed)
     if args.gradient_checkpointing:
-        family.pipe.unet.enable_gradient_checkpointing()
+        family.denoiser.enable_gradient_checkpointing()
     samples_in_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     steps = args.max_train_steps or math.ceil(args.num_train_epochs * len(pictures) * args.repeats / samples_in_step)
     optimizer, lr_scheduler = make_optimizer(args, adapter.parameters(), steps, samples_in_step)
@@ -165,9 +167,7 @@ def _progress(args: argparse.Namespace, checkpoint: Path | None) -> Progress:
     return progress
 
 
-def _class_pictures(
-    args: argparse.Namespace, family: StableDiffusion, accelerator: Accelerator, seed: int
-) -> Pictures | None:
+def _class_pictures(args: argparse.Namespace, family: Family, accelerator: Accelerator, seed: int) -> Pictures | None:
     if not args.with_prior_preservation:
         return None
     if accelerator.is_main_process and count_pictures(args.class_data_dir) < args.num_class_images:
@@ -187,8 +187,8 @@ def _class_pictures(
 
 
 def _embeddings(
-    args: argparse.Namespace, family: StableDiffusion, sets: list[Pictures | None], device: torch.device
-) -> dict[str, Tensor]:
+    args: argparse.Namespace, family: Family, sets: list[Pictures | None], device: torch.device
+) -> dict[str, Condition]:
     captions = [item.caption for pictures in sets if pictures is not None for item in pictures.items]
     embeddings = family.encode_prompts([*captions, *(args.validation_prompt or ()), ""], device)
     family.free_text_encoder()
@@ -197,7 +197,7 @@ def _embeddings(
 
 def _source(
     args: argparse.Namespace,
-    family: StableDiffusion,
+    family: Family,
     pictures: Pictures,
     stream: str,
     seed: int,
@@ -208,7 +208,6 @@ def _source(
         stream=stream,
         num_pictures=len(pictures),
         latent_shape=family.latent_shape(args.resolution),
-        num_timesteps=family.num_timesteps,
         center_crop=args.center_crop,
         random_flip=args.random_flip,
     )
@@ -257,6 +256,7 @@ def _validation(run: Run) -> Validation | None:
     args = run.args
     if not args.validation_prompt:
         return None
+    guidance = args.validation_guidance_scale
     return Validation(
         run.family,
         run.adapter,
@@ -264,13 +264,13 @@ def _validation(run: Run) -> Validation | None:
         run.embeddings,
         resolution=args.resolution,
         num_images=args.num_validation_images,
-        guidance_scale=args.validation_guidance_scale,
+        guidance_scale=run.family.default_guidance if guidance is None else guidance,
         inference_steps=args.validation_inference_steps,
         device=run.accelerator.device,
     )
 
 
-def _cut_captions(family: StableDiffusion, pictures: Pictures) -> list[str]:
+def _cut_captions(family: Family, pictures: Pictures) -> list[str]:
     cut = {item.caption: family.truncated(item.caption) for item in pictures.items}
     return [f"the text encoder does not see the end of {c!r}: {rest!r}" for c, rest in cut.items() if rest]
 

@@ -29,9 +29,9 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     filled = dict(vars(args))
     embedded = base_model.resolve(args.pretrained_model_name_or_path) == base_model.resolve("embedded")
     defaults: dict[str, Any] = {
-        "resolution": 64 if embedded else 512,
+        "resolution": 64 if embedded else None,  # the family's own
         "learning_rate": 1e-3 if embedded else 1e-4,
-        "validation_guidance_scale": 3.0 if embedded else 7.5,
+        "validation_guidance_scale": 3.0 if embedded else None,  # the family's own
         **PRIOR_DEFAULTS,
         **VALIDATION_DEFAULTS,
     }

@@ -21,7 +21,7 @@ class Draw:
     index: int  # of the picture
     crop: tuple[float, float]  # left and top, 0 to 1 of what the crop leaves over
     flip: bool
-    timestep: int
+    u: float  # in [0, 1): where the timestep lies, see `Family.timesteps`
     posterior_noise: Tensor  # (C, h, w), for the sample from the autoencoder's posterior
     noise: Tensor  # (C, h, w), added to the latents
 
@@ -34,7 +34,6 @@ class Draws:
     stream: str  # "instance" or "class": two streams of one seed have nothing in common
     num_pictures: int
     latent_shape: tuple[int, int, int]
-    num_timesteps: int
     center_crop: bool = False
     random_flip: bool = False
 
@@ -45,7 +44,7 @@ class Draws:
             index=self._index(position),
             crop=(0.5, 0.5) if self.center_crop else (left, top),
             flip=self.random_flip and coin < 0.5,
-            timestep=int(torch.randint(self.num_timesteps, (1,), generator=generator)),
+            u=float(torch.rand((), generator=generator)),
             posterior_noise=torch.randn(self.latent_shape, generator=generator),
             noise=torch.randn(self.latent_shape, generator=generator),
         )

@@ -59,7 +59,7 @@ def generate_class_pictures(
             generators = [generator_for(seed, "class picture", i) for i in batch]
             with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
                 images = pipe(
-                    [prompt] * len(batch),
+                    prompt=[prompt] * len(batch),
                     generator=generators,
                     height=resolution,
                     width=resolution,

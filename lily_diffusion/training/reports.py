@@ -29,7 +29,7 @@ def opening(run: Run) -> str:
     captions = {item.caption for item in run.instances.pictures.items}
     caption = repr(min(captions)) if len(captions) == 1 else f"{len(captions)} different ones, first {min(captions)!r}"
     facts = {
-        "Base model": f"{args.pretrained_model_name_or_path} ({run.family.prediction_type}, {accelerator.device})",
+        "Base model": f"{args.pretrained_model_name_or_path} ({run.family.objective}, {accelerator.device})",
         "Pictures": f"{pictures} at {args.resolution} pixels" + f", and {classes} of the class" * bool(classes),
         "Captions": caption,
         "Batch": f"{args.train_batch_size} x {args.gradient_accumulation_steps} accumulated x "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .dataset import Pictures
 from .draws import Draw, Draws
-from .families.stable_diffusion import StableDiffusion
+from .families import Family
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Samples:
 class Source:
     """Turns positions in the run into samples. One index looks up picture and caption, so they stay together."""
 
-    def __init__(self, family: StableDiffusion, pictures: Pictures, draws: Draws, device: torch.device):
+    def __init__(self, family: Family, pictures: Pictures, draws: Draws, device: torch.device):
         self.family = family
         self.pictures = pictures
         self.draws = draws
@@ -58,7 +58,7 @@ class Source:
         return Samples(
             latents=self.family.latents(mean, std, posterior_noise),
             noise=torch.stack([d.noise for d in draws]).to(self.device),
-            timesteps=torch.tensor([d.timestep for d in draws], device=self.device),
+            timesteps=self.family.timesteps(torch.tensor([d.u for d in draws], device=self.device)),
             captions=[self.pictures.caption(d.index) for d in draws],
         )
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import nn
 
 from ..adapter import LilyAdapter
 from ..grid import labelled_grid
 from ..switches import disable_lily, enable_lily
 from .checkpoints import random_states, set_random_states
 from .draws import generator_for
-from .families.stable_diffusion import StableDiffusion
+from .families import Condition, Family
 
 SEED = 0  # of the noise that the pictures start from: the same in every run, so that runs can be compared
 
@@ -26,10 +28,10 @@ class Validation:
 
     def __init__(
         self,
-        family: StableDiffusion,
+        family: Family,
         adapter: LilyAdapter,
         prompts: Sequence[str],
-        embeddings: dict[str, Tensor],
+        embeddings: dict[str, Condition],
         *,
         resolution: int,
         num_images: int,
@@ -38,22 +40,12 @@ class Validation:
         device: torch.device,
     ):
         """`embeddings` must have every prompt and the empty one."""
-        pipe = family.pipe
-        self.pipe = StableDiffusionPipeline(
-            vae=pipe.vae,
-            text_encoder=None,
-            tokenizer=None,
-            unet=pipe.unet,
-            scheduler=type(pipe.scheduler).from_config(pipe.scheduler.config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        self.family = family
+        self.pipe = without_text(family)
         self.pipe.set_progress_bar_config(disable=True)
         self.adapter = adapter
         self.prompts = list(dict.fromkeys(prompts))
         self.embeddings = embeddings
-        self.shape = family.latent_shape(resolution)
         self.resolution = resolution
         self.num_images = num_images
         self.guidance_scale = guidance_scale
@@ -84,32 +76,47 @@ class Validation:
         return path
 
     def _row(self, prompt: str) -> list[Image.Image]:
-        generators = [generator_for(SEED, "validation", i) for i in range(self.num_images)]
-        noise = torch.stack([torch.randn(self.shape, generator=g) for g in generators])
-        latents = self.pipe(
-            prompt_embeds=self.embeddings[prompt].expand(self.num_images, -1, -1),
-            negative_prompt_embeds=self.embeddings[""].expand(self.num_images, -1, -1),
-            latents=noise.to(self.device),
-            generator=generators,
+        encoded, empty = self.embeddings[prompt], self.embeddings[""]
+        return self.pipe(
+            **self.family.call_arguments(encoded, empty, self.num_images, self.guidance_scale),
+            generator=[generator_for(SEED, "validation", i) for i in range(self.num_images)],
             height=self.resolution,
             width=self.resolution,
             num_inference_steps=self.inference_steps,
-            guidance_scale=self.guidance_scale,
-            output_type="latent",
         ).images
-        vae = self.pipe.vae
-        with torch.autocast(self.device.type, enabled=False):  # autoencoders overflow in half precision
-            pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(pixels, output_type="pil")
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         states, training, home = random_states(), self.adapter.training, self.pipe.vae.device
         self.pipe.vae.to(self.device)
+        self.pipe.vae.__dict__["decode"] = _in_full_precision(self.pipe.vae)
         self.adapter.eval()
         try:
             yield
         finally:
+            del self.pipe.vae.__dict__["decode"]
             self.adapter.train(training)
             self.pipe.vae.to(home)
             set_random_states(states)
+
+
+def without_text(family: Family) -> Any:
+    """A pipeline of the family's parts with a scheduler of its own, for prompts that are encoded already."""
+    pipe = family.pipe
+    parts = {**pipe.components, **dict.fromkeys(family.text_parts)}
+    parts["scheduler"] = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    known = inspect.signature(type(pipe).__init__).parameters
+    options = {name: value for name, value in pipe.config.items() if name in known and name not in parts}
+    return type(pipe)(**parts, **options)
+
+
+def _in_full_precision(vae: nn.Module) -> Callable[..., Any]:
+    """The autoencoder's decoding outside autocast: in half precision autoencoders overflow."""
+    decode: Any = vae.decode
+
+    @functools.wraps(decode)
+    def steady(latents, *args, **kwargs):
+        with torch.autocast(latents.device.type, enabled=False):
+            return decode(latents.to(vae.dtype), *args, **kwargs)
+
+    return steady

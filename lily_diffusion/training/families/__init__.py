@@ -1,1 +1,70 @@
-"""One file for each family of models: how prompts and pictures are encoded and what the denoiser is asked."""
+"""The families of pipelines that can be trained; the base model's own pipeline class picks one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+
+from ... import base_model
+from ..errors import TrainingError
+from .base import Condition, Family
+from .flux import Flux
+from .flux_2 import Flux2
+from .flux_2_klein import Flux2Klein
+from .lumina_2 import Lumina2
+from .pixart import PixArt
+from .qwen_image import QwenImage
+from .sana import Sana
+from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL
+from .z_image import ZImage
+
+FAMILIES: tuple[type[Family], ...] = (
+    StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, Flux2Klein, Flux2, ZImage, QwenImage, PixArt,
+    Sana, Lumina2,
+)  # fmt: skip
+__all__ = ["FAMILIES", "Condition", "Family", "load_family"]
+
+
+def family_class(args: argparse.Namespace) -> type[Family]:
+    """The family of what ``--pretrained_model_name_or_path`` names; no weights are loaded.
+
+    Raises:
+        TrainingError: there is no such pipeline, or it is of no family that can be trained.
+    """
+    name = args.pretrained_model_name_or_path
+    try:
+        options = {"revision": args.revision, "cache_dir": args.cache_dir}
+        kind = DiffusionPipeline.load_config(base_model.resolve(name), **options)["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"cannot load the base model {name!r}: {str(error).strip().splitlines()[0]}") from error
+    for family in FAMILIES:
+        if kind in family.pipelines:
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.pipelines)
+    raise TrainingError(f"the base model is a {kind}; pipelines that can be trained: {known}")
+
+
+def load_family(args: argparse.Namespace) -> Family:
+    """Load what ``--pretrained_model_name_or_path`` names, in float32, as the family that its pipeline belongs to.
+
+    Raises:
+        TrainingError: it cannot be loaded, or is of no family that can be trained.
+    """
+    family = family_class(args)
+    name = args.pretrained_model_name_or_path
+    options: dict[str, Any] = {"revision": args.revision, "variant": args.variant, "cache_dir": args.cache_dir}
+    try:
+        if args.pretrained_vae_model_name_or_path:
+            vae_name = args.pretrained_vae_model_name_or_path
+            options["vae"] = AutoencoderKL.from_pretrained(vae_name, torch_dtype=torch.float32)
+        pipe = base_model.load_pipeline(name, dtype=torch.float32, **options)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot load the base model {name!r}: {str(error).strip().splitlines()[0]}") from error
+    if getattr(pipe, "safety_checker", None) is not None:
+        pipe.register_modules(safety_checker=None)  # training sees no picture that it could judge
+    return family(pipe, args)

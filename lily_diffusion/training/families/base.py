@@ -1,0 +1,155 @@
+"""What a family of pipelines must say so that it can be trained: prompts, latents, noise, target. One file a family.
+
+`Family` has what most share; `noise_prediction` and `flow_matching` have the two ways to noise latents and to ask for
+them back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+
+FAMILY_FLAGS = (
+    "snr_gamma", "weighting_scheme", "logit_mean", "logit_std", "mode_scale", "guidance_scale", "max_sequence_length",
+)  # fmt: skip
+Condition = dict[str, Tensor]  # what the denoiser gets for one prompt, without a batch dimension, in float32
+
+
+class Family:
+    """A pipeline taken apart for training; text encoders and autoencoder can be freed when their work is done."""
+
+    pipelines: ClassVar[tuple[str, ...]]  # the classes of diffusers that belong to it
+    text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+    objective: str  # what the denoiser predicts, for people
+    default_resolution: ClassVar[int] = 512
+    default_guidance: ClassVar[float] = 7.5  # of validation pictures
+    flags: ClassVar[dict[str, Any]] = {}  # flags that mean something to it -> their defaults
+
+    def __init__(self, pipe: Any, args: argparse.Namespace):
+        """Take over a float32 pipeline; nothing in it will ask for gradients."""
+        self.pipe = pipe
+        self.args = args
+        self._fill_in_flags()
+        self.vae_config = pipe.vae.config  # the autoencoder itself may be freed
+        for part in pipe.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
+
+    def _fill_in_flags(self) -> None:
+        """Raises TrainingError: a flag is given that means nothing to this family."""
+        given = [name for name in FAMILY_FLAGS if getattr(self.args, name) is not None]
+        if idle := [name for name in given if name not in self.flags]:
+            kind = type(self.pipe).__name__
+            raise TrainingError(f"--{', --'.join(idle)} does nothing for a {kind}; leave it out")
+        vars(self.args).update({name: value for name, value in self.flags.items() if name not in given})
+
+    @property
+    def denoiser(self) -> Any:
+        return getattr(self.pipe, "transformer", None) or self.pipe.unet
+
+    # ------------------------------------------------------------ pictures
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Pixels along the edge of what must not be cut: a latent, or a patch of them."""
+        return self.pipe.vae_scale_factor
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """The (C, h, w) of one latent.
+
+        Raises:
+            TrainingError: the resolution does not go into whole latents.
+        """
+        step = self.pixels_per_latent
+        if resolution % step:
+            near = max(1, round(resolution / step)) * step
+            raise TrainingError(f"--resolution {resolution} is not a multiple of {step}, a latent's edge; take {near}")
+        edge = resolution // self.pipe.vae_scale_factor
+        return (self.latent_channels, edge, edge)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.vae_config.latent_channels
+
+    @torch.no_grad()
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the autoencoder's posterior: (B, 3, H, W) in [-1, 1] -> (B, C, h, w) twice."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            distribution = self.pipe.vae.encode(pixels.to(self.pipe.vae.dtype)).latent_dist
+        return distribution.mean.float(), distribution.std.float()
+
+    def latents(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """A sample from the posterior, shifted and scaled as the denoiser wants it."""
+        shift = self.vae_config.get("shift_factor") or 0.0
+        return (mean + std * noise - shift) * self.vae_config.scaling_factor
+
+    def free_autoencoder(self) -> None:
+        self.pipe.register_modules(vae=None)
+        _release()
+
+    # ------------------------------------------------------------ prompts
+
+    def encode(self, prompt: str, device: torch.device) -> Condition:
+        """What the denoiser gets for one prompt, made by the pipeline's own method."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Iterable[str], device: torch.device) -> dict[str, Condition]:
+        """Encode each different prompt once."""
+        for name in self.text_parts:
+            if isinstance(part := getattr(self.pipe, name, None), nn.Module):
+                part.to(device)
+        return {prompt: self.encode(prompt, device) for prompt in dict.fromkeys(prompts)}
+
+    def batch(self, conditions: Sequence[Condition]) -> Condition:
+        """Conditions side by side, each tensor with a batch dimension."""
+        return {name: torch.stack([condition[name] for condition in conditions]) for name in conditions[0]}
+
+    def truncated(self, prompt: str) -> str:
+        """The end of a prompt that no text encoder will see; empty if one sees everything."""
+        return unseen(self.pipe.tokenizer, prompt, prompt, self.pipe.tokenizer.model_max_length - 1)
+
+    def free_text_encoder(self) -> None:
+        self.pipe.register_modules(**dict.fromkeys(self.text_parts))
+        _release()
+
+    def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
+        """The pipeline's arguments for `count` pictures of an encoded prompt, guided away from the empty one."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ training
+
+    def timesteps(self, u: Tensor) -> Tensor:
+        """Timesteps from uniform numbers in [0, 1), both of shape (B,)."""
+        raise NotImplementedError
+
+    def losses(self, model: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
+        """The loss of each sample, shape (B,); `model` takes the denoiser's arguments and returns its tensor."""
+        raise NotImplementedError
+
+
+def unseen(tokenizer: Any, prompt: str, text: str, length: int) -> str:
+    """The end of a prompt that lies beyond the first `length` tokens of the `text` into which it was written."""
+    encoded = tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+    start = max([stop for _, stop in encoded.offset_mapping[:length]], default=0)
+    end = text.rfind(prompt.strip()) + len(prompt.strip())
+    return text[start:end].strip()
+
+
+def as_chat(tokenizer: Any, prompt: str, **options: Any) -> str:
+    """A prompt as a user says it to a chat model that is about to answer."""
+    chat = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
+
+
+def _release() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,35 @@
+"""Stable Diffusion XL: two CLIP text encoders, sizes and crops told to the UNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Condition
+from .noise_prediction import NoisePrediction
+
+
+class StableDiffusionXL(NoisePrediction):
+    pipelines = ("StableDiffusionXLPipeline",)
+    text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    default_resolution = 1024
+    default_guidance = 5.0
+
+    def encode(self, prompt: str, device: torch.device) -> Condition:
+        embeddings, _, pooled, _ = self.pipe.encode_prompt(prompt, None, device, 1, do_classifier_free_guidance=False)
+        return {"prompt_embeds": embeddings[0].float(), "pooled_prompt_embeds": pooled[0].float()}
+
+    def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
+        away = {f"negative_{name}": tensor for name, tensor in self.batch([empty] * count).items()}
+        return {**self.batch([prompt] * count), **away, "guidance_scale": guidance_scale}
+
+    def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
+        edges = [edge * self.pipe.vae_scale_factor for edge in noisy.shape[2:]]
+        sizes = torch.tensor([*edges, 0, 0, *edges], device=noisy.device, dtype=noisy.dtype)
+        added = {
+            "text_embeds": prompts["pooled_prompt_embeds"].to(noisy.dtype),
+            "time_ids": sizes.expand(len(noisy), -1),  # original size, crop, target size
+        }
+        return model(noisy, timesteps, prompts["prompt_embeds"].to(noisy.dtype), added_cond_kwargs=added)
