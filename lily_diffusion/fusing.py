@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .frozen import factors, is_frozen
+from .frozen import check_frozen, factors
 from .sharing import FUSED, plain
 from .state import get_state, unknown_adapter
 
@@ -99,11 +99,7 @@ def fused_adapters(model: nn.Module) -> list[str]:
 
 def _check(state: Any, names: Sequence[str], linears: dict[str, Any]) -> None:
     for name in names:
-        if not is_frozen(state.adapters[name]):
-            raise ValueError(
-                f"Adapter {name!r} chooses its experts by the input, so no weight can hold its update: bake it first "
-                "(bake_lily, or lily-diffusion bake)."
-            )
+        check_frozen(state.adapters[name].config, f"Adapter {name!r}")
         if state.weights[name].is_stepped:
             raise ValueError(f"The weight of adapter {name!r} changes by step; set one weight before fusing.")
     seen: dict[int, str] = {}

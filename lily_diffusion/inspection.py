@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import functional
 from .adapter import LilyAdapter
-from .state import get_adapters
+from .state import one_adapter
 
 
 class RoutingRecorder:
@@ -96,17 +96,12 @@ def record_routing(model: nn.Module, adapter_name: str | None = None) -> Iterato
     Raises:
         ValueError: there is no such adapter, or several and none is named: their layers have the same names.
     """
-    known = get_adapters(model)
-    adapters = [adapter for name, adapter in known.items() if adapter_name in (None, name)]
-    if not adapters:
-        raise ValueError(f"There is no adapter {adapter_name or ''} to listen to.".replace("  ", " "))
-    if len(adapters) > 1:
-        raise ValueError(f"Say which adapter to listen to: there is {', '.join(map(repr, known))}.")
-    recorder = adapters[0].recorder = RoutingRecorder()
+    adapter = one_adapter(model, adapter_name)[1]
+    adapter.recorder = recorder = RoutingRecorder()
     try:
         yield recorder
     finally:
-        adapters[0].recorder = None
+        adapter.recorder = None
 
 
 class LayerRouting(NamedTuple):

@@ -20,6 +20,7 @@ from lily_diffusion.training.checks import complete
 from lily_diffusion.training.loop import batch_loss
 from lily_diffusion.training.reports import trigger_words
 
+from .tiny_pipelines import resolution, save_pipeline
 from .training_base import same, save_tiny_pipeline, weights
 
 pytest_plugins = ("tests.training_base",)  # its fixtures: base, pictures, arguments
@@ -220,9 +221,12 @@ def test_the_trigger_words_are_the_prompt_or_what_the_captions_share(arguments):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_step_of_one_with_the_batch_of_both(arguments):
-    one = train(arguments("one", train_batch_size=2, gradient_accumulation_steps=2))
-    args = arguments("two", train_batch_size=1, gradient_accumulation_steps=2)
+@pytest.mark.parametrize("family", ["stable_diffusion", "qwen_image"])  # the second leaves projections unused
+def test_two_processes_make_the_step_of_one_with_the_batch_of_both(arguments, tmp_path, family):
+    folder = save_pipeline(family, tmp_path / "base")
+    base = {"pretrained_model_name_or_path": folder, "resolution": resolution(family), "gradient_accumulation_steps": 2}
+    one = train(arguments("one", train_batch_size=2, **base))
+    args = arguments("two", train_batch_size=1, **base)
     given = {name: value for name, value in vars(args).items() if value not in (None, False)}
     root = Path(__file__).parent.parent
     launcher = [

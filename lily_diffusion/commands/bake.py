@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 
 from ..adapter import LilyAdapter
 from ..baking import METHODS, bake_lily, compare, freeze
+from ..base_model.fitting import atomically
 from ..components import denoiser
 from ..grid import labelled_grid
 from ..interchange.lora import check_format
@@ -84,9 +85,10 @@ def run(args: argparse.Namespace) -> int:
     words, facts = header.trigger_words, {"lily_baked": json.dumps({k: v for k, v in report.items() if k != "layers"})}
     base = (header.component, header.model_class, header.base_model)
     write_adapter(frozen, args.output, args.format, *base, words, facts, model)
-    args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    text = json.dumps(report, indent=1) + "\n"
+    atomically(args.output.with_suffix(".json"), lambda temporary: temporary.write_text(text))
     if sheet is not None:
-        sheet.save(args.output.with_suffix(".png"))
+        atomically(args.output.with_suffix(".png"), lambda temporary: sheet.save(temporary, "PNG"))
     _say(args, frozen, report)
     return 0
 

@@ -170,7 +170,9 @@ def batch_loss(run: Run, micro_batch: int) -> Tensor:
     prompts = run.family.batch([run.embeddings[caption] for caption in samples.captions])
     losses = run.family.losses(run.model, samples.latents, samples.noise, samples.timesteps, prompts)
     loss = with_prior(losses, len(positions), args.prior_loss_weight)
-    return loss + 0.0 * torch.stack([p.sum() for p in run.adapter.parameters()]).sum()  # DDP waits for every tensor
+    if world_size > 1:  # DDP waits for a gradient of every tensor, and a model may not use all of its projections
+        loss = loss + 0.0 * torch.stack([p.sum() for p in run.adapter.parameters()]).sum()
+    return loss
 
 
 def _stop_if_not_finite(run: Run, before: list[Tensor], loss: float, grad_norm: float) -> None:

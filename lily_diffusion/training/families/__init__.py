@@ -27,7 +27,7 @@ FAMILIES: tuple[type[Family], ...] = (
     StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, Flux2Klein, Flux2, ZImage, QwenImage, PixArt,
     Sana, Lumina2,
 )  # fmt: skip
-__all__ = ["FAMILIES", "Condition", "Family", "load_family"]
+__all__ = ["FAMILIES", "Condition", "Family", "family_class", "load_family"]
 
 
 def family_class(args: argparse.Namespace) -> type[Family]:

@@ -30,6 +30,7 @@ class Family:
     objective: str  # what the denoiser predicts, for people
     default_resolution: ClassVar[int] = 512
     default_guidance: ClassVar[float] = 7.5  # of validation pictures
+    latents_per_token: ClassVar[int | None] = None  # along an edge, where the pipeline packs them itself
     flags: ClassVar[dict[str, Any]] = {}  # flags that mean something to it -> their defaults
 
     def __init__(self, pipe: Any, args: argparse.Namespace):
@@ -59,7 +60,7 @@ class Family:
     @property
     def pixels_per_latent(self) -> int:
         """Pixels along the edge of what must not be cut: a latent, or a patch of them."""
-        return self.pipe.vae_scale_factor
+        return self.pipe.vae_scale_factor * (self.latents_per_token or self.denoiser.config.get("patch_size") or 1)
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """The (C, h, w) of one latent.
@@ -122,7 +123,8 @@ class Family:
 
     def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
         """The pipeline's arguments for `count` pictures of an encoded prompt, guided away from the empty one."""
-        raise NotImplementedError
+        away = {f"negative_{name}": tensor for name, tensor in self.batch([empty] * count).items()}
+        return {**self.batch([prompt] * count), **away, "guidance_scale": guidance_scale}
 
     # ------------------------------------------------------------ training
 

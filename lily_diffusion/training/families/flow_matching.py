@@ -25,6 +25,7 @@ class FlowMatching(Family):
     objective = "flow"
     flags: ClassVar[dict[str, Any]] = {
         "weighting_scheme": "logit_normal", "logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29,
+        "max_sequence_length": None,
     }  # fmt: skip
 
     def _fill_in_flags(self) -> None:
@@ -80,7 +81,7 @@ def draw_levels(u: Tensor, scheme: str, logit_mean: float, logit_std: float, mod
         return torch.sigmoid(logit_mean + logit_std * torch.special.ndtri(u))
     if scheme == "mode":
         u = 1 - u - mode_scale * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)
-    return u.clamp(1e-5, 1 - 1e-5)
+    return u.clamp(1e-3, 1 - 1e-5)  # no less than a scheduler of 1000 steps has: "sigma_sqrt" divides by its square
 
 
 def shifted(level: Tensor, shift: float) -> Tensor:

@@ -16,11 +16,8 @@ class Flux(FlowMatching):
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     default_resolution = 1024
     default_guidance = 3.5
-    flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "guidance_scale": 1.0, "max_sequence_length": None}
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * 2
+    latents_per_token = 2
+    flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "guidance_scale": 1.0}
 
     def encode(self, prompt: str, device: torch.device) -> Condition:
         embeddings, pooled, _ = self.pipe.encode_prompt(prompt, None, device, max_sequence_length=self.length)

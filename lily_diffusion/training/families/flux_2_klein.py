@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,13 @@ class Flux2Klein(FlowMatching):
     pipelines = ("Flux2KleinPipeline",)
     default_resolution = 1024
     default_guidance = 4.0
-    flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "max_sequence_length": None}
+    latents_per_token = 2
 
     def __init__(self, pipe: Any, args: argparse.Namespace):
         super().__init__(pipe, args)
         norm = pipe.vae.bn  # its statistics outlive the autoencoder
         self.patch_mean = norm.running_mean.clone().view(-1, 1, 1)
         self.patch_std = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt().view(-1, 1, 1)
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * 2
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         channels, height, width = super().latent_shape(resolution)
@@ -48,10 +44,6 @@ class Flux2Klein(FlowMatching):
     def truncated(self, prompt: str) -> str:
         text = as_chat(self.pipe.tokenizer, prompt, enable_thinking=False)
         return unseen(self.pipe.tokenizer, prompt, text, self.length)
-
-    def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
-        away = self.batch([empty] * count)["prompt_embeds"]
-        return {**self.batch([prompt] * count), "negative_prompt_embeds": away, "guidance_scale": guidance_scale}
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         pipe, embeddings = self.pipe, prompts["prompt_embeds"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from torch import Tensor, nn
 
 from .base import Condition, unseen
@@ -17,11 +15,6 @@ class Lumina2(MaskedText, FlowMatching):
     pipelines = ("Lumina2Pipeline",)
     default_resolution = 1024
     default_guidance = 4.0
-    flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "max_sequence_length": None}
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * self.denoiser.config.patch_size
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         return -model(

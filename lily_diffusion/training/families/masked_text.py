@@ -35,8 +35,7 @@ class MaskedText(Family):
         return unseen(self.pipe.tokenizer, prompt, prompt, self.text_options()["max_sequence_length"] - 1)
 
     def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
-        away = {f"negative_{name}": tensor for name, tensor in self.batch([empty] * count).items()}
-        arguments = {**self.batch([prompt] * count), **away, "negative_prompt": None, "guidance_scale": guidance_scale}
+        arguments = {**super().call_arguments(prompt, empty, count, guidance_scale), "negative_prompt": None}
         if "use_resolution_binning" in self._call_defaults():
             arguments["use_resolution_binning"] = False  # draw at the size that is trained, not at one of the model's
         return arguments

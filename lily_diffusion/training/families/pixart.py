@@ -17,10 +17,6 @@ class PixArt(MaskedText, NoisePrediction):
     default_guidance = 4.5
     flags: ClassVar[dict[str, Any]] = {**NoisePrediction.flags, "max_sequence_length": None}
 
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * self.denoiser.config.patch_size
-
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         answer = model(
             noisy,

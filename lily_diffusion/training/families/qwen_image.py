@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,7 @@ class QwenImage(AnyLength):
     pipelines = ("QwenImagePipeline",)
     default_resolution = 1024
     default_guidance = 4.0
-    flags: ClassVar[dict[str, Any]] = {**AnyLength.flags, "max_sequence_length": None}
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * 2
+    latents_per_token = 2
 
     @property
     def latent_channels(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +14,6 @@ class Sana(MaskedText, FlowMatching):
     pipelines = ("SanaPipeline",)
     default_resolution = 1024
     default_guidance = 4.5
-    flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "max_sequence_length": None}
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * self.denoiser.config.patch_size
 
     @torch.no_grad()
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,11 +28,3 @@ class StableDiffusion(NoisePrediction):
     def encode(self, prompt: str, device: torch.device) -> Condition:
         embeddings = self.pipe.encode_prompt(prompt, device, 1, do_classifier_free_guidance=False)[0]
         return {"prompt_embeds": embeddings[0].float()}
-
-    def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
-        both = self.batch([prompt] * count), self.batch([empty] * count)
-        return {
-            "prompt_embeds": both[0]["prompt_embeds"],
-            "negative_prompt_embeds": both[1]["prompt_embeds"],
-            "guidance_scale": guidance_scale,
-        }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -20,10 +18,6 @@ class StableDiffusionXL(NoisePrediction):
     def encode(self, prompt: str, device: torch.device) -> Condition:
         embeddings, _, pooled, _ = self.pipe.encode_prompt(prompt, None, device, 1, do_classifier_free_guidance=False)
         return {"prompt_embeds": embeddings[0].float(), "pooled_prompt_embeds": pooled[0].float()}
-
-    def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
-        away = {f"negative_{name}": tensor for name, tensor in self.batch([empty] * count).items()}
-        return {**self.batch([prompt] * count), **away, "guidance_scale": guidance_scale}
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         edges = [edge * self.pipe.vae_scale_factor for edge in noisy.shape[2:]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
@@ -16,12 +16,8 @@ class ZImage(AnyLength):
     pipelines = ("ZImagePipeline",)
     default_resolution = 1024
     default_guidance = 5.0
+    latents_per_token = 2
     length_multiple = SEQ_MULTI_OF
-    flags: ClassVar[dict[str, Any]] = {**AnyLength.flags, "max_sequence_length": None}
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.pipe.vae_scale_factor * 2
 
     def encode(self, prompt: str, device: torch.device) -> Condition:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.length}
