@@ -1,6 +1,7 @@
 """How much an adapter counts: one number, or numbers by block, attention kind and projection, and by denoising step.
 
-As text: ``0.8``, ``0.8,up.1=0.5,attn2=0``, ``1@0,0.2@0.6`` (linear between keyframes), ``1@0,0@0.5,held``.
+As text: ``0.8``, ``0.8,up.1=0.5,attn2=0``, ``1@0,0.2@0.6`` (linear between keyframes), ``1@0,0@0.5,held``; and with
+weights for text encoders of their own, ``0.8,text_encoder=0.5``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .sharing import DENOISERS, TEXT_ENCODERS
 
 WeightSpec = float | str | Mapping[str, Any]
 ALIASES = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}  # as diffusers' own weight dicts spell them
@@ -82,7 +85,9 @@ class AdapterWeight:
                 raise ValueError(f"{selector!r} names no adapted layer.{hint} Known: {', '.join(known)}.")
 
     def __str__(self) -> str:
-        return ",".join(f"{selector}={frames}" if selector else str(frames) for selector, frames in self.parts)
+        first, *others = self.parts
+        texts = [f"{first[0]}={first[1]}" if first[0] else str(first[1])]
+        return ",".join([*texts, *(f"{selector or 'all'}={frames}" for selector, frames in others)])
 
 
 def parse(spec: WeightSpec) -> AdapterWeight:
@@ -108,6 +113,50 @@ def parse(spec: WeightSpec) -> AdapterWeight:
     if not parts:
         raise ValueError("A dict of weights must name at least one block, such as {'mid': 0.5}.")
     return AdapterWeight(tuple(parts.items()))
+
+
+def split(weight: AdapterWeight, components: Sequence[str]) -> dict[str, AdapterWeight]:
+    """The weight of each part of an adapter.
+
+    What stands under a part's name, such as "text_encoder", belongs to that part; a plain number to every part that has
+    none of its own; and blocks to the denoiser. The text is encoded before the first step, so of a plain number that
+    changes by step the text encoders take the value at the start.
+
+    Args:
+        weight: of the whole adapter.
+        components: of which it has parts, the denoiser first.
+
+    Raises:
+        ValueError: a part is named that the adapter has not, a block where it has none for the denoiser, something
+            twice, or a text encoder's own weight changes by step.
+    """
+    own: dict[str, dict[str, Keyframes]] = {component: {} for component in components}
+    named: set[tuple[str, str]] = set()
+    for selector, frames in weight.parts:
+        if not selector:
+            for component in components:
+                own[component].setdefault("", _at_start(frames) if component in TEXT_ENCODERS else frames)
+            continue
+        component, rest = _owner(selector, components)
+        if component in TEXT_ENCODERS and len(frames.points) > 1:
+            raise ValueError(f"The text is encoded before the first step, so {selector} cannot change by step.")
+        if (component, rest) in named:
+            raise ValueError(f"{selector!r} is given two weights.")
+        named.add((component, rest))
+        own[component][rest] = frames
+    return {component: AdapterWeight(tuple(parts.items()) or parse(1.0).parts) for component, parts in own.items()}
+
+
+def joined(weights: Mapping[str, AdapterWeight]) -> AdapterWeight:
+    """The inverse of `split`: one weight for parts that have these, the denoiser's first."""
+    first = next(iter(weights))
+    parts = weights[first].parts
+    if first in TEXT_ENCODERS:
+        parts = tuple((selector and f"{first}.{selector}", frames) for selector, frames in parts)
+    expected = split(AdapterWeight(parts), list(weights))
+    others = [component for component in weights if weights[component] != expected[component]]
+    more = [(f"{c}.{selector}" if selector else c, frames) for c in others for selector, frames in weights[c].parts]
+    return AdapterWeight((*parts, *more))
 
 
 def known_selectors(layers: Sequence[str]) -> list[str]:
@@ -194,6 +243,22 @@ def _number(value: Any, where: str) -> float:
             f"A weight must be a finite number, or text such as 0.8,up.1=0.5 or 1@0,0@0.5, not {value!r}{place}."
         )
     return number
+
+
+def _owner(selector: str, components: Sequence[str]) -> tuple[str, str]:
+    """The part that a selector belongs to, and what it selects there."""
+    first, _, rest = selector.partition(".")
+    if first in (*DENOISERS, *TEXT_ENCODERS):
+        if first not in components:
+            raise ValueError(f"{first!r} is no part of the adapter, which has {', '.join(components)}.")
+        return first, "" if rest == "all" else rest.removeprefix("all.")
+    if components[0] in TEXT_ENCODERS:
+        raise ValueError(f"{selector!r} is for a denoiser, and the adapter has only {', '.join(components)}.")
+    return components[0], selector
+
+
+def _at_start(frames: Keyframes) -> Keyframes:
+    return Keyframes(((0.0, frames.at(0.0)),))
 
 
 def _pieces(selector: str) -> list[str]:

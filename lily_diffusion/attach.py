@@ -17,12 +17,12 @@ from .state import STATE, LilyState, get_adapters, get_state, unknown_adapter
 
 
 def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: str = "default") -> LilyAdapter:
-    """Attach an adapter to a UNet or transformer and make it active at weight 1.
+    """Attach an adapter to a UNet, transformer or text encoder and make it active at weight 1.
 
     The model's parameters, keys, flags and outputs stay as they are; a fresh adapter changes no bit of any output.
 
     Args:
-        model: a diffusers model with attention processors (not a pipeline).
+        model: a diffusers model with attention processors, or a text encoder of transformers (not a pipeline).
         adapter: what to make (in float32, on the model's device), or an adapter made before.
         adapter_name: a name that no other adapter of the model has.
 
@@ -65,7 +65,7 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
     for name in [adapter_name] if adapter_name is not None else list(state.adapters):
         state.remove(name)
     if not state.adapters:
-        for hook in state.hooks:
+        for hook in [*state.hooks, *(hook for _, hook in state.outside.values())]:
             hook.remove()
         for attention in state.attentions:
             restore_processor(attention)
@@ -100,22 +100,28 @@ def check_fits(groups: Any, model: nn.Module) -> None:
 def refresh(model: nn.Module) -> None:
     """Wrap processors that were assigned directly (``attention.processor = ...``) since the model was compiled.
 
+    In a text encoder, hook the projections that were replaced.
+
     A model that is not compiled does this by itself before each forward pass.
     """
     state = get_state(model)
     for attention in state.attentions if state else ():
         wrap_processor(attention)
+    if state is not None:
+        _hook_replaced(plain(model), state)
 
 
 def _prepare(model: nn.Module) -> LilyState:
-    """Wrap the processors of all attention modules and watch over them."""
+    """Wrap the processors of all attention modules and watch over them; where there are none, hook the projections."""
     state = LilyState()
     for name, attention in attention_modules(model):
         layers = {p.attribute: p.name for p in projections_of(name, attention)}
-        used = names_read(attention.processor)
+        processor = getattr(attention, "processor", None)
+        used = names_read(processor) if processor is not None else set()
         for attribute in [a for a in layers if a.split(".")[0] not in used]:
-            update = functools.partial(_update_outside, state, layers.pop(attribute))
-            state.hooks.append(attention.get_submodule(attribute).register_forward_hook(update))
+            _hook(attention.get_submodule(attribute), layers.pop(attribute), state)
+        if processor is None:
+            continue
         attention.__dict__[STATE] = Sites(state, layers)
         wrap_processor(attention)
         shield(attention)
@@ -125,8 +131,22 @@ def _prepare(model: nn.Module) -> LilyState:
     return state
 
 
+def _hook(linear: nn.Module, layer: str, state: LilyState) -> None:
+    update = functools.partial(_update_outside, state, layer)
+    state.outside[layer] = linear, linear.register_forward_hook(update)
+
+
+def _hook_replaced(model: nn.Module, state: LilyState) -> None:
+    """Follow projections that were put in the place of others, such as those with a LoRA."""
+    for layer, (linear, hook) in list(state.outside.items()):
+        now = model.get_submodule(layer)
+        if now is not linear:
+            hook.remove()
+            _hook(now, layer, state)
+
+
 def _update_outside(state: LilyState, layer: str, linear: nn.Module, args: tuple, y: torch.Tensor) -> torch.Tensor:
-    """For the rare projection that the model calls outside its processor."""
+    """For a projection that the model calls outside its processor, or that has none, as in text encoders."""
     return state.update(layer, args[0], y)
 
 
@@ -141,7 +161,9 @@ def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Non
                     "adapters: call lily_diffusion.refresh(model) after it, or use set_processor."
                 )
             wrap_processor(attention)
-    if state.clock is not None and not torch.compiler.is_compiling():
-        state.clock.watch()
+    if not torch.compiler.is_compiling():
+        _hook_replaced(model, state)
+        if state.clock is not None:
+            state.clock.watch()
     options: dict[str, Any] = next((kwargs[k] for k in kwargs if k.endswith("attention_kwargs") and kwargs[k]), {})
     state.call_scale = options.get("scale", 1.0)

@@ -7,7 +7,7 @@ gives over everything the layer was asked: M = (sum h'h)^-1 sum h'y. It has A's 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ from . import functional
 from .adapter import LilyAdapter
 from .adapter_weight import parse
 from .attach import attach, detach
-from .components import denoiser
+from .components import one_name, parts
 from .frozen import factors, from_factors, is_frozen, projections
-from .state import get_state, one_adapter
+from .state import get_state
 
 METHODS = ("fit", "mean")
 RIDGE = 1e-3  # of the mean squared h: where the prompts say little, the fit stays at the mean mixture
@@ -142,8 +142,19 @@ def layer_errors(adapter: LilyAdapter, statistics: Statistics, method: str = "fi
 class Baked:
     """A frozen adapter, and how it was made."""
 
-    adapter: LilyAdapter
+    parts: dict[str, LilyAdapter]  # by component, the denoiser's first
     report: dict[str, Any]
+
+    @property
+    def adapter(self) -> LilyAdapter:
+        """The adapter, where it has one part.
+
+        Raises:
+            ValueError: it has several.
+        """
+        if len(self.parts) > 1:
+            raise ValueError(f"The adapter has parts for {' and '.join(self.parts)}: take each from `parts`.")
+        return next(iter(self.parts.values()))
 
 
 def bake_lily(
@@ -166,51 +177,57 @@ def bake_lily(
         call: more arguments for the pipeline, such as num_inference_steps and guidance_scale.
 
     Returns:
-        The frozen adapter, to be attached, fused, saved as a Lily file, or written as plain LoRA; and a report of each
-        layer's routing and error, with their means.
+        The frozen adapter, with all its parts, to be attached, fused, saved as a Lily file, or written as plain LoRA;
+        and a report of each layer's routing and error, with their means.
 
     Raises:
         ValueError: there is no such adapter, no prompt, an unknown method, or an adapter is fused into the weights.
     """
-    model = denoiser(pipe)[1]
-    name, adapter = one_adapter(model, adapter_name)
+    name, adapters = one_name(pipe, adapter_name)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
-    statistics: Statistics = {}
+    statistics: dict[str, Statistics] = {}
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    if not is_frozen(adapter):
+    routed = {component: adapter for component, adapter in adapters.items() if not is_frozen(adapter)}
+    if routed:
         if not prompts:
             raise ValueError("Baking needs at least one prompt to watch the routers on, with the trigger words in it.")
-        with only(model, {name: 1.0}), calibrate(adapter) as statistics:
+        with only(pipe, {name: 1.0}), ExitStack() as stack:
+            statistics = {c: stack.enter_context(calibrate(adapter)) for c, adapter in routed.items()}
             draw(pipe, prompts, seed, **call, output_type="latent")
-    return Baked(freeze(adapter, statistics, method), _report(adapter, statistics, method, prompts))
+    frozen = {c: freeze(adapter, statistics.get(c, {}), method) for c, adapter in adapters.items()}
+    return Baked(frozen, _report(adapters, statistics, method, prompts))
 
 
 def compare(
     pipe: Any,
     prompts: Sequence[str],
-    frozen: LilyAdapter,
+    frozen: LilyAdapter | Mapping[str, LilyAdapter],
     adapter_name: str | None = None,
     *,
     seed: int = 0,
     **call: Any,
 ) -> tuple[dict[str, float], list[list[Image.Image]]]:
-    """Draw the same pictures without the adapter, with it, and with its frozen stand-in.
+    """Draw the same pictures without the adapter, with it, and with its frozen stand-in, one or by component.
 
     Returns:
         ({"frozen": distance, "base": distance}, rows of [base, adapter, frozen] pictures, one row a prompt). The
         distances are from the adapter's pictures, see `distance`; the base's is the yardstick.
     """
-    model = denoiser(pipe)[1]
-    name, _ = one_adapter(model, adapter_name)
+    models = parts(pipe)
+    name, adapters = one_name(pipe, adapter_name)
+    stand_ins = {next(iter(adapters)): frozen} if isinstance(frozen, LilyAdapter) else dict(frozen)
+    if set(stand_ins) != set(adapters):
+        theirs = " and ".join(stand_ins)
+        raise ValueError(f"The adapter has parts for {' and '.join(adapters)} and its stand-in for {theirs}.")
     columns = []
-    attach(model, frozen, FROZEN)
-    try:
+    with ExitStack() as stack:
+        for component, part in stand_ins.items():
+            attach(models[component], part, FROZEN)
+            stack.callback(detach, models[component], FROZEN)
         for weights in ({}, {name: 1.0}, {FROZEN: 1.0}):
-            with only(model, weights):
+            with only(pipe, weights):
                 columns.append(draw(pipe, prompts, seed, **call))
-    finally:
-        detach(model, FROZEN)
     base, adapted, stand_in = columns
     distances = {"frozen": distance(stand_in, adapted), "base": distance(base, adapted)}
     return distances, [list(row) for row in zip(*columns, strict=True)]
@@ -233,38 +250,45 @@ def distance(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
 
 
 @contextmanager
-def only(model: Any, weights: Mapping[str, float]) -> Iterator[None]:
-    """These adapters alone take part inside the ``with`` block; afterwards it is as before."""
-    state: Any = get_state(model)
-    if state.fused:
-        raise ValueError(f"Adapter {next(iter(state.fused))!r} is fused into the weights; call unfuse_lily first.")
-    before, enabled, fraction = state.weights, state.enabled, state.fraction
+def only(pipe_or_model: Any, weights: Mapping[str, float]) -> Iterator[None]:
+    """These adapters alone take part inside the ``with`` block, with all their parts; afterwards it is as before."""
+    states = [state for state in map(get_state, parts(pipe_or_model).values()) if state is not None]
+    if fused := [name for state in states for name in state.fused]:
+        raise ValueError(f"Adapter {fused[0]!r} is fused into the weights; call unfuse_lily first.")
+    before = [(state, state.weights, state.enabled, state.fraction) for state in states]
     try:
-        state.enabled = True
-        state.activate({name: parse(weight) for name, weight in weights.items()})
+        for state in states:
+            state.enabled = True
+            state.activate({name: parse(weight) for name, weight in weights.items() if name in state.adapters})
         yield
     finally:
-        state.enabled, state.fraction = enabled, fraction
-        state.activate(before)
+        for state, earlier, enabled, fraction in before:
+            state.enabled, state.fraction = enabled, fraction
+            state.activate(earlier)
 
 
-def _report(adapter: LilyAdapter, statistics: Statistics, method: str, prompts: Sequence[str]) -> dict[str, Any]:
+def _report(
+    adapters: Mapping[str, LilyAdapter], statistics: Mapping[str, Statistics], method: str, prompts: Sequence[str]
+) -> dict[str, Any]:
     """What `bake_lily` says: probabilities, their spread and the updates' relative errors, by layer and on average."""
     if not statistics:
         return {"method": "exact", "prompts": [], "error": 0.0, "layers": {}}
-    errors = layer_errors(adapter, statistics, method)
-    layers: dict[str, dict[str, Any]] = {
-        layer: {
-            "probability": [round(p, 5) for p in seen.mean.tolist()],
-            "spread": round(float(seen.spread.mean()), 5),
-            "spread_by_step": round(
-                float(torch.stack([p.mean(0) for p in seen.probabilities]).std(0, correction=0).mean()), 5
-            ),
-            "error": round(errors[layer], 5),
-        }
-        for layer, seen in statistics.items()
-    }
+    layers: dict[str, dict[str, Any]] = {}
+    for component, heard in statistics.items():
+        prefix = "" if component == next(iter(adapters)) else f"{component}."
+        errors = layer_errors(adapters[component], heard, method)
+        layers |= {prefix + layer: _layer_report(seen, errors[layer]) for layer, seen in heard.items()}
     means = {
         key: sum(entry[key] for entry in layers.values()) / len(layers) for key in ("spread", "spread_by_step", "error")
     }
     return {"method": method, "prompts": list(prompts), **{k: round(v, 5) for k, v in means.items()}, "layers": layers}
+
+
+def _layer_report(seen: LayerStatistics, error: float) -> dict[str, Any]:
+    by_call = torch.stack([p.mean(0) for p in seen.probabilities])
+    return {
+        "probability": [round(p, 5) for p in seen.mean.tolist()],
+        "spread": round(float(seen.spread.mean()), 5),
+        "spread_by_step": round(float(by_call.std(0, correction=0).mean()), 5),
+        "error": round(error, 5),
+    }

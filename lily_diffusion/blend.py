@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .adapter_weight import WeightSpec, parse
+from .adapter_weight import AdapterWeight, WeightSpec, parse
 from .fusing import check_not_fused
 from .state import get_adapters, get_state, unknown_adapter
 from .step_clock import StepClock
@@ -17,7 +17,7 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
     """Make exactly these adapters active, each at its weight; the others stay loaded and do nothing.
 
     Args:
-        model: the denoiser.
+        model: the denoiser, or a text encoder.
         names, weights: one weight, as `adapter_weight.parse` reads it, for each name.
         pipe: the pipeline whose scheduler tells the step, for weights that change with it. Without one,
             `set_fraction` must.
@@ -26,23 +26,7 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
         ValueError: a name is unknown or given twice, the numbers differ in count, a weight is not a finite number, or
             a block in it is unknown. Nothing has changed then.
     """
-    known = get_adapters(model)
-    for name in names:
-        if name not in known:
-            raise ValueError(unknown_adapter(name, list(known)))
-        check_not_fused(model, name)
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise ValueError(f"Adapter {twice[0]!r} is named twice; give each adapter one weight.")
-    if len(names) != len(weights):
-        raise ValueError(f"There are {len(names)} adapter names and {len(weights)} weights; give one weight for each.")
-    parsed = {}
-    for name, weight in zip(names, weights, strict=True):
-        try:
-            parsed[name] = parse(weight)
-            parsed[name].check(known[name].layers)
-        except ValueError as error:
-            raise ValueError(f"The weight of adapter {name!r}: {error}") from None
+    parsed = check_weights(model, names, weights)
     state = get_state(model)
     if state is None:
         return
@@ -53,6 +37,33 @@ def set_weights(model: nn.Module, names: Sequence[str], weights: Sequence[Weight
     if clock is not None:
         clock.watch()
     state.activate(parsed)
+
+
+def check_weights(model: nn.Module, names: Sequence[str], weights: Sequence[WeightSpec]) -> dict[str, AdapterWeight]:
+    """What `set_weights` would set. Raises as that does."""
+    known = get_adapters(model)
+    check_names(names, weights, list(known))
+    parsed = {}
+    for name, weight in zip(names, weights, strict=True):
+        check_not_fused(model, name)
+        try:
+            parsed[name] = parse(weight)
+            parsed[name].check(known[name].layers)
+        except ValueError as error:
+            raise ValueError(f"The weight of adapter {name!r}: {error}") from None
+    return parsed
+
+
+def check_names(names: Sequence[str], weights: Sequence[Any], known: list[str]) -> None:
+    """Raise ValueError for a name that is unknown or given twice, and for more or fewer weights than names."""
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_adapter(name, known))
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ValueError(f"Adapter {twice[0]!r} is named twice; give each adapter one weight.")
+    if len(names) != len(weights):
+        raise ValueError(f"There are {len(names)} adapter names and {len(weights)} weights; give one weight for each.")
 
 
 def set_fraction(model: nn.Module, fraction: float) -> None:

@@ -21,7 +21,7 @@ def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scal
     The sum is made in float32. The weights that were there are kept on the CPU, for `unfuse`.
 
     Args:
-        model: the denoiser.
+        model: the denoiser, or a text encoder.
         adapter_names: which of the active adapters; None takes all of them.
         lily_scale: multiplies every weight.
 
@@ -75,20 +75,26 @@ def unfuse(model: nn.Module) -> None:
     Raises:
         ValueError: the weights were quantised, offloaded or replaced by others since. Nothing has changed then.
     """
+    check_can_unfuse(model)
     model, state = plain(model), get_state(model)
     if state is None:
         return
-    linears: dict[str, Any] = {layer: model.get_submodule(layer) for layer in state.originals}
-    for layer, linear in linears.items():
-        _check_plain(layer, linear.weight, "it cannot be unfused any more")
-        if linear.weight.shape != state.originals[layer].shape:
-            raise ValueError(f"The weights of {layer} have another shape than when they were fused.")
     for layer, weight in {**_aliases(model, state.originals), **state.originals}.items():
         target: Any = model.get_submodule(layer).weight
         target.data.copy_(weight)
     state.originals = {}
     fused, state.fused = state.fused, {}
     state.activate({**state.weights, **fused})
+
+
+def check_can_unfuse(model: nn.Module) -> None:
+    """Raise ValueError where `unfuse` would."""
+    model, state = plain(model), get_state(model)
+    linears: dict[str, Any] = {layer: model.get_submodule(layer) for layer in (state.originals if state else ())}
+    for layer, linear in linears.items():
+        _check_plain(layer, linear.weight, "it cannot be unfused any more")
+        if state is not None and linear.weight.shape != state.originals[layer].shape:
+            raise ValueError(f"The weights of {layer} have another shape than when they were fused.")
 
 
 def fused_adapters(model: nn.Module) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ui.recipe import MAX_SEED, Recipe, UsedAdapter, png_info
 from .adapter_weight import parse
 from .grid import labelled_grid
 from .loaders import load_lily_weights
+from .many_prompts import Drawing, missing, path_of, read_prompts, save, save_grid, seed_of, this_process
 from .pipelines import default_guidance, open_pipeline
 from .save_and_load import read_lily_header
 from .switches import set_adapters
@@ -39,6 +40,9 @@ examples:
   lily-diffusion generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --adapter dog.safetensors \\
     --prompt "a photo of sks dog on the moon" --steps 30
 
+  # the prompts of a file, one a line, on four GPUs; the same call again draws only what is missing
+  accelerate launch --num_processes 4 -m lily_diffusion generate --prompts prompts.txt --output_dir outputs/many
+
 Every PNG carries its settings; drop it onto the page (lily-diffusion ui) to make it again.
 """
 
@@ -52,8 +56,8 @@ class AdapterSpec(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_prompts(parser)
     add = parser.add_argument
-    add("--prompt", action="append", required=True, metavar="TEXT", help="what to draw; may be repeated")
     add("--negative_prompt", default="", metavar="TEXT", help="what to keep away from")
     add(
         "--adapter",
@@ -77,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures of each prompt, with a seed of their own (default: 1)",
     )
     add(
-        "--seed", type=int, help="of the first picture, the next ones count up (default: drawn; the file names show it)"
+        "--seed",
+        type=int,
+        help="of the first picture, the next ones count up (default: drawn; the file names show it); "
+        "with --prompts each picture draws its own from this one and its line (default: 0)",
     )
     add("--steps", type=int, default=25, help="denoising steps (default: 25)")
     add("--guidance_scale", type=float, help="how closely the prompt is followed (default: 3 for embedded, else 7.5)")
@@ -93,6 +100,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    prompts = parser.add_mutually_exclusive_group(required=True)
+    prompts.add_argument("--prompt", action="append", metavar="TEXT", help="what to draw; may be repeated")
+    prompts.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="a prompt a line, blank ones and # comments aside; or .jsonl with prompt, negative_prompt and seed. "
+        "Several processes share the work, and what is there already is not drawn again",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Draw every prompt, save each picture with its recipe, and a grid when there are several."""
     for name in ("num_images", "steps", "height", "width"):
@@ -100,25 +119,63 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be 1 or more, not {getattr(args, name)}.")
     if args.guidance_scale is not None and not math.isfinite(args.guidance_scale):
         raise ValueError(f"--guidance_scale must be a finite number, not {args.guidance_scale}.")
+    if args.seed is None:
+        args.seed = 0 if args.prompts else random.randrange(2**31)
+    if not 0 <= args.seed <= MAX_SEED - args.num_images:
+        raise ValueError(f"--seed must be from 0 to {MAX_SEED - args.num_images}, not {args.seed}.")
     specs = parse_adapters(args.adapter)
-    first = random.randrange(2**31) if args.seed is None else args.seed
-    if not 0 <= first <= MAX_SEED - args.num_images:
-        raise ValueError(f"--seed must be from 0 to {MAX_SEED - args.num_images}, not {first}.")
-    pipe, recipes = _load(args, specs), _recipes(args, specs, first)
+    return _run_many(args, specs) if args.prompts else _run_few(args, specs)
+
+
+def _run_few(args: argparse.Namespace, specs: list[AdapterSpec]) -> int:
+    """The prompts of the command line: every call draws new pictures, numbered on from those that are there."""
+    if this_process(args.device).count > 1:
+        raise ValueError("several processes can share --prompts FILE; with --prompt, run one.")
+    pipe, recipe = _load(args, specs), _recipe_maker(args, specs)
+    seeds = [args.seed + i for i in range(args.num_images)]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(p.name[:5]) for p in args.output_dir.glob("[0-9][0-9][0-9][0-9][0-9]-*.png")), default=0)
-    rows = []
-    for row in _draw(pipe, recipes):
-        for image, recipe in row:
-            path = args.output_dir / f"{number:05d}-{recipe.seed}.png"
-            image.save(path, pnginfo=png_info(recipe))
-            print(path)
-            number += 1
-        rows.append([image for image, _ in row])
-    if len(rows) * len(rows[0]) > 1:
-        path = args.output_dir / f"{number:05d}-grid.png"
-        labelled_grid(rows, args.prompt, [f"seed {first + i}" for i in range(args.num_images)]).save(path)
+    recipes = [recipe(prompt, args.negative_prompt, seed) for prompt in args.prompt for seed in seeds]
+    images = []
+    for image, recipe_of_it in zip(_draw(pipe, recipes), recipes, strict=True):
+        path = args.output_dir / f"{number:05d}-{recipe_of_it.seed}.png"
+        image.save(path, pnginfo=png_info(recipe_of_it))
         print(path)
+        number += 1
+        images.append(image)
+    if len(images) > 1:
+        rows = [images[start : start + len(seeds)] for start in range(0, len(images), len(seeds))]
+        path = args.output_dir / f"{number:05d}-grid.png"
+        labelled_grid(rows, args.prompt, [f"seed {seed}" for seed in seeds]).save(path)
+        print(path)
+    return 0
+
+
+def _run_many(args: argparse.Namespace, specs: list[AdapterSpec]) -> int:
+    """The prompts of a file: this process draws its share of the pictures that are not there yet."""
+    lines, process = read_prompts(args.prompts), this_process(args.device)
+    seeds = {(line, i): seed_of(line, i, args.seed) for line in lines for i in range(args.num_images)}
+    args.device = process.device
+    pipe, recipe = _load(args, specs), _recipe_maker(args, specs)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    def drawing(line: Any, i: int) -> Drawing:
+        negative = args.negative_prompt if line.negative_prompt is None else line.negative_prompt
+        return Drawing(path_of(args.output_dir, line, i), recipe(line.prompt, negative, seeds[line, i]))
+
+    rows = [[drawing(line, i) for i in range(args.num_images)] for line in lines]
+    drawings = [drawing for row in rows for drawing in row]
+    left = set(missing(drawings))
+    if process.index == 0 and len(left) < len(drawings):
+        print(f"{len(drawings) - len(left)} of {len(drawings)} pictures are there already")
+    own = [drawing for drawing in drawings[process.index :: process.count] if drawing in left]
+    images = _draw(pipe, [drawing.recipe for drawing in own], quiet=process.index > 0)
+    for image, drawn in zip(images, own, strict=True):
+        save(image, drawn)
+        print(drawn.path, flush=True)
+    grid = save_grid(rows, args.output_dir)
+    if grid is not None:
+        print(grid)
     return 0
 
 
@@ -175,39 +232,36 @@ def _default_size(pipe: Any) -> int:
     return size * pipe.vae_scale_factor
 
 
-def _recipes(args: argparse.Namespace, specs: list[AdapterSpec], first: int) -> list[list[Recipe]]:
-    """One row a prompt, one recipe a picture; the recipe is also what the PNG carries."""
+def _recipe_maker(args: argparse.Namespace, specs: list[AdapterSpec]) -> Callable[[str, str, int], Recipe]:
+    """A function (prompt, negative prompt, seed) -> the recipe, which the PNG also carries."""
     used = tuple(UsedAdapter(s.name, read_lily_header(s.file).content_hash, s.weight) for s in specs)
     guidance = default_guidance(args.model) if args.guidance_scale is None else args.guidance_scale
     model = Path(args.model).resolve().name if Path(args.model).is_dir() else args.model  # pictures carry no paths
 
-    def recipe(prompt: str, seed: int) -> Recipe:
+    def recipe(prompt: str, negative_prompt: str, seed: int) -> Recipe:
         settings = (args.steps, guidance, args.width, args.height, seed)
-        return Recipe(prompt, args.negative_prompt, *settings, base_model=model, adapters=used)
+        return Recipe(prompt, negative_prompt, *settings, base_model=model, adapters=used)
 
-    return [[recipe(prompt, first + i) for i in range(args.num_images)] for prompt in args.prompt]
+    return recipe
 
 
-def _draw(pipe: Any, recipes: list[list[Recipe]]) -> Iterator[list[tuple[Image.Image, Recipe]]]:
-    """Yield rows of (picture, recipe). Pictures are drawn one by one, as on the page, so a recipe repeats exactly."""
-    with tqdm(total=sum(recipe.steps for row in recipes for recipe in row), unit="step", desc="drawing") as progress:
+def _draw(pipe: Any, recipes: Sequence[Recipe], quiet: bool = False) -> Iterator[Image.Image]:
+    """Yield the pictures. They are drawn one by one, as on the page, so a recipe repeats exactly."""
+    total = sum(recipe.steps for recipe in recipes)
+    with tqdm(total=total, unit="step", desc="drawing", disable=quiet or not total) as progress:
 
         def step_end(pipe, step, timestep, tensors):
             progress.update()
             return tensors
 
-        for row in recipes:
-            drawn = []
-            for recipe in row:
-                image = pipe(
-                    prompt=recipe.prompt,
-                    **({"negative_prompt": recipe.negative_prompt} if recipe.negative_prompt else {}),
-                    num_inference_steps=recipe.steps,
-                    guidance_scale=recipe.guidance_scale,
-                    width=recipe.width,
-                    height=recipe.height,
-                    generator=torch.Generator("cpu").manual_seed(recipe.seed),
-                    callback_on_step_end=step_end,
-                ).images[0]
-                drawn.append((image, recipe))
-            yield drawn
+        for recipe in recipes:
+            yield pipe(
+                prompt=recipe.prompt,
+                **({"negative_prompt": recipe.negative_prompt} if recipe.negative_prompt else {}),
+                num_inference_steps=recipe.steps,
+                guidance_scale=recipe.guidance_scale,
+                width=recipe.width,
+                height=recipe.height,
+                generator=torch.Generator("cpu").manual_seed(recipe.seed),
+                callback_on_step_end=step_end,
+            ).images[0]

@@ -70,6 +70,13 @@ def fill(slot: LilyAdapter, adapter: LilyAdapter) -> None:
     slot.__dict__[OCCUPANT] = adapter.config, adapter.groups
 
 
+def check_swap(model: nn.Module, adapter_name: str, adapter: LilyAdapter) -> None:
+    """Raise ValueError where `swap` would."""
+    state: Any = get_state(model)
+    check_not_fused(model, adapter_name)
+    _check(state.adapters[adapter_name], adapter)
+
+
 def swap(model: nn.Module, adapter_name: str, adapter: LilyAdapter) -> None:
     """`fill` the attached adapter of this name; its weight stays what it is.
 

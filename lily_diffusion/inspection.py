@@ -93,6 +93,8 @@ class RoutingRecorder:
 def record_routing(model: nn.Module, adapter_name: str | None = None) -> Iterator[RoutingRecorder]:
     """Listen to the routers of an adapter (None: the only one) while the model runs inside the ``with`` block.
 
+    The model is the denoiser or a text encoder: each has its own part of the adapter.
+
     Raises:
         ValueError: there is no such adapter, or several and none is named: their layers have the same names.
     """

@@ -10,22 +10,24 @@ from typing import Any
 import torch
 
 from .adapter import LilyAdapter
-from .attach import attach, check_fits, home
-from .components import denoiser, dtype_of, public_name
-from .hot_swap import declare_rank, occupant, slot_for, swap
-from .interchange.peft import CONFIG_NAME, read_peft
-from .save_and_load import (
-    SAFETENSORS_NAME,
-    WEIGHT_NAME,
-    LilyHeader,
-    adapter_state_dict,
-    build_adapter,
-    make_header,
-    parse_header,
-    read_file,
-    write_file,
+from .attach import attach, check_fits, detach, home
+from .components import (
+    adapters_of,
+    as_in_files,
+    as_in_model,
+    denoiser,
+    dtype_of,
+    groups_in_model,
+    one_name,
+    parts,
+    public_name,
 )
-from .state import get_adapters, one_adapter, unknown_adapter
+from .header import SAFETENSORS_NAME, LilyHeader, make_header, parse_header
+from .hot_swap import check_swap, declare_rank, occupant, slot_for, swap
+from .interchange.peft import CONFIG_NAME, read_peft
+from .save_and_load import WEIGHT_NAME, adapter_state_dict, build_adapters, read_file, write_file
+from .sharing import TEXT_ENCODERS
+from .state import get_state, unknown_adapter
 
 
 def load_lily_weights(
@@ -43,10 +45,11 @@ def load_lily_weights(
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> str:
-    """Load an adapter and make it active at weight 1, beside those that are loaded already.
+    """Load an adapter, with all its parts, and make it active at weight 1, beside those that are loaded already.
 
     Args:
-        pipe_or_model: a diffusers pipeline, or its UNet or transformer.
+        pipe_or_model: a diffusers pipeline, or its UNet or transformer; or some of its models by their names in it. A
+            file with parts for text encoders needs them.
         pretrained_model_name_or_path_or_dict: a .safetensors file; a folder or Hub id that has one; a folder that PEFT
             saved (its routing stays "batch"); or tensors by name, with the header's strings as `metadata`.
         adapter_name: its name from now on; None takes the first free of default_0, default_1, ...
@@ -62,8 +65,7 @@ def load_lily_weights(
         ValueError: the name is taken, or the file is not a sound Lily file for this model. Nothing has changed then.
         FileNotFoundError: there is no such file.
     """
-    model = denoiser(pipe_or_model)[1]
-    taken = get_adapters(model)
+    models, taken = parts(pipe_or_model), adapters_of(pipe_or_model)
     if adapter_name is None:
         adapter_name = next(f"default_{i}" for i in range(len(taken) + 1) if f"default_{i}" not in taken)
     if hotswap and adapter_name not in taken:
@@ -72,12 +74,16 @@ def load_lily_weights(
         raise ValueError(f"An adapter named {adapter_name!r} is loaded already; delete it or choose another name.")
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "force_download": force_download}
     where = {"weight_name": weight_name, "subfolder": subfolder, "local_files_only": local_files_only, **hub}
-    adapter = _read_adapter(pretrained_model_name_or_path_or_dict, pipe_or_model, metadata, where)
-    adapter = adapter.to(home(model), dtype_of(model)).requires_grad_(False).eval()
+    adapters = {
+        component: adapter.to(home(models[component]), dtype_of(models[component])).requires_grad_(False).eval()
+        for component, adapter in _read_adapters(
+            pretrained_model_name_or_path_or_dict, pipe_or_model, metadata, where
+        ).items()
+    }
     if hotswap:
-        swap(model, adapter_name, adapter)
+        _swap_all(models, adapters, adapter_name, list(taken[adapter_name]))
     else:
-        attach(model, slot_for(model, adapter), adapter_name)
+        _attach_all(models, adapters, adapter_name)
     return adapter_name
 
 
@@ -90,10 +96,10 @@ def enable_lily_hotswap(pipe_or_model: Any, target_rank: int = 128) -> None:
     Raises:
         ValueError: `target_rank` is not a whole number of at least 1, or adapters are loaded already.
     """
-    model = denoiser(pipe_or_model)[1]
-    if known := get_adapters(model):
+    if known := adapters_of(pipe_or_model):
         raise ValueError(f"enable_lily_hotswap comes before the first adapter, and {next(iter(known))!r} is loaded.")
-    declare_rank(model, target_rank)
+    for model in parts(pipe_or_model).values():
+        declare_rank(model, target_rank)
 
 
 def save_lily_weights(
@@ -107,10 +113,11 @@ def save_lily_weights(
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Save one adapter as a single .safetensors file, each tensor once.
+    """Save one adapter, with all its parts, as a single .safetensors file, each tensor once.
 
     Args:
-        pipe_or_model: a pipeline, or its UNet or transformer, with the adapter attached.
+        pipe_or_model: a pipeline with the adapter attached; some of its models by their names in it, such as
+            ``{"unet": unet, "text_encoder": text_encoder}``; or one model, to save its part alone.
         save_directory: made if it is not there.
         adapter_name: which adapter; None when there is only one.
         weight_name: the file's name; must end in .safetensors.
@@ -125,20 +132,31 @@ def save_lily_weights(
     Raises:
         ValueError: there is no such adapter, or several and none is named; a bad file name; tensors not finite.
     """
-    component, model = denoiser(pipe_or_model)
-    adapter = occupant(one_adapter(model, adapter_name)[1])
+    models = parts(pipe_or_model)
+    adapters = {
+        component: as_in_files(occupant(adapter), models[component])
+        for component, adapter in one_name(pipe_or_model, adapter_name)[1].items()
+    }
     if Path(weight_name).name != weight_name or not weight_name.endswith(".safetensors"):
         raise ValueError(f"weight_name must be a plain file name that ends in .safetensors, not {weight_name!r}.")
     directory = Path(save_directory)
     if directory.is_file():
         raise ValueError(f"save_directory must be a folder, and {directory} is a file.")
-    tensors = {key: t.to(dtype or t.dtype) for key, t in adapter_state_dict(adapter, component).items()}
+    tensors = {
+        key: t.to(dtype or t.dtype)
+        for component, adapter in adapters.items()
+        for key, t in adapter_state_dict(adapter, component).items()
+    }
     bad = [key for key, t in tensors.items() if not torch.isfinite(t).all()]
     if bad:
         raise ValueError(f"{len(bad)} tensors of the adapter are not finite, first {bad[0]}; it is not saved.")
     words = tuple(trigger_words)
-    base_model = public_name(base_model or getattr(getattr(pipe_or_model, "config", None), "_name_or_path", None))
-    header = make_header(adapter, tensors, component, type(model).__name__, base_model, words, metadata or {})
+    source = next(iter(models.values())) if isinstance(pipe_or_model, Mapping) else pipe_or_model
+    base_model = public_name(base_model or getattr(getattr(source, "config", None), "_name_or_path", None))
+    (component, (adapter, kind)), *further = (
+        (component, (adapter, type(models[component]).__name__)) for component, adapter in adapters.items()
+    )
+    header = make_header(adapter, tensors, component, kind, base_model, words, metadata or {}, dict(further))
     write_file(directory / weight_name, tensors, header)
     return directory / weight_name
 
@@ -154,21 +172,68 @@ def lily_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tenso
 
 
 def check_compatible(header: LilyHeader, pipe_or_model: Any) -> None:
-    """Raise ValueError, with the reason, when a file is for another base than this model."""
-    component, model = denoiser(pipe_or_model)
-    kind = type(model).__name__
-    if header.component != component:
+    """Raise ValueError, with the reason, when a file is for another base than this pipeline or model."""
+    models = parts(pipe_or_model)
+    for part in header.parts:
+        model = models.get(part.component)
+        if model is None and part.component in TEXT_ENCODERS and next(iter(models)) not in TEXT_ENCODERS:
+            raise ValueError(
+                f"The adapter has a part for the {part.component} ({part.model_class}) too: load it into a pipeline "
+                f"that has one, which {_described(pipe_or_model)} has not."
+            )
+        if model is None:
+            component, model = next(iter(models.items()))
+            raise ValueError(
+                f"The adapter is for another base: it was made for a {part.component} ({part.model_class}) "
+                f"and this is a {component} ({type(model).__name__})."
+            )
+        check_fits(groups_in_model(part.groups, model), model)
+
+
+def _described(pipe_or_model: Any) -> str:
+    if isinstance(pipe_or_model, Mapping):
+        return f"this mapping of {' and '.join(pipe_or_model)}"
+    alone = " alone" if isinstance(pipe_or_model, torch.nn.Module) else ""
+    return f"this {type(pipe_or_model).__name__}{alone}"
+
+
+def _attach_all(models: Mapping[str, Any], adapters: Mapping[str, LilyAdapter], adapter_name: str) -> None:
+    """Attach every part, or none; the new ones are switched off where the others are."""
+    slots = {component: slot_for(models[component], adapter) for component, adapter in adapters.items()}
+    enabled = all(state.enabled for state in map(get_state, models.values()) if state is not None)
+    attached: list[Any] = []
+    try:
+        for component, adapter in slots.items():
+            attach(models[component], adapter, adapter_name)
+            attached.append(models[component])
+    except Exception:
+        for model in attached:
+            detach(model, adapter_name)
+        raise
+    for model in attached:
+        state: Any = get_state(model)
+        state.enabled = enabled
+
+
+def _swap_all(
+    models: Mapping[str, Any], adapters: Mapping[str, LilyAdapter], adapter_name: str, components: list[str]
+) -> None:
+    """Swap every part, or none."""
+    if set(components) != set(adapters):
         raise ValueError(
-            f"The adapter is for another base: it was made for a {header.component} ({header.model_class}) "
-            f"and this is a {component} ({kind})."
+            f"The adapter has parts for {' and '.join(adapters)} and the one in its place for "
+            f"{' and '.join(components)}: load it under another name."
         )
-    check_fits(header.groups, model)
+    for component, adapter in adapters.items():
+        check_swap(models[component], adapter_name, adapter)
+    for component, adapter in adapters.items():
+        swap(models[component], adapter_name, adapter)
 
 
-def _read_adapter(
+def _read_adapters(
     source: Any, pipe_or_model: Any, metadata: Mapping[str, str] | None, where: dict[str, Any]
-) -> LilyAdapter:
-    """The adapter of a file, a folder, a Hub repository or a state dict, if it is one for this model."""
+) -> dict[str, LilyAdapter]:
+    """The parts of a file, a folder, a Hub repository or a state dict, if they are for these models."""
     if isinstance(source, Mapping):
         name, tensors = "The state dict", dict(source)
         odd = [key for key, t in tensors.items() if not isinstance(t, torch.Tensor)]
@@ -177,13 +242,15 @@ def _read_adapter(
         dtypes = {key: SAFETENSORS_NAME.get(t.dtype, str(t.dtype)) for key, t in tensors.items()}
         header = parse_header(metadata or {}, dtypes, name)
     elif (Path(source) / (where["subfolder"] or "") / CONFIG_NAME).is_file():
-        return read_peft(Path(source) / (where["subfolder"] or ""), pipe_or_model)
+        adapter = read_peft(Path(source) / (where["subfolder"] or ""), pipe_or_model)
+        return {denoiser(pipe_or_model)[0]: adapter}
     else:
         path = _find_file(source, **where)
         name = path.name
         header, tensors = read_file(path)
     check_compatible(header, pipe_or_model)
-    return build_adapter(header, tensors, name)
+    models = parts(pipe_or_model)
+    return {c: as_in_model(adapter, models[c]) for c, adapter in build_adapters(header, tensors, name).items()}
 
 
 def _find_file(source: str | os.PathLike[str], weight_name: str | None, *, subfolder: str | None, **hub: Any) -> Path:

@@ -16,6 +16,9 @@ from torch import nn
 from .config import LilyConfig
 from .forward_order import walk
 
+DENOISERS = ("unet", "transformer")  # the models of a pipeline that an adapter may change, by their names in it
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
+
 # A fused projection -> the projections that it stands for when they exist beside it (its rows, in this order).
 FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"),
@@ -23,11 +26,18 @@ FUSED = {
     "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
     "to_added_kv": ("add_k_proj", "add_v_proj"),
 }
+# What the attention modules of transformers' models call their projections: CLIP; Llama, Gemma, Qwen and others; T5.
+IN_TRANSFORMERS = (
+    ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+    ("q", "k", "v", "o"),
+)
+VISION = {"visual", "vision_tower", "vision_model"}  # in a text encoder that could see: no prompt ever runs it
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One linear layer that an attention processor uses."""
+    """One linear layer that attention uses."""
 
     name: str  # full name, such as "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
     attribute: str  # its name inside the attention module, such as "to_out.0"
@@ -65,14 +75,19 @@ def plain(model: Any) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
+def is_text_encoder(model: Any) -> bool:
+    """Whether a model is one of transformers, whose attention has no processors."""
+    return any(base.__module__.partition(".")[0] == "transformers" for base in type(plain(model)).__mro__)
+
+
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every attention module with a processor, in forward order."""
+    """Every attention module, in forward order: in diffusers' models those with a processor."""
+    belongs = _is_attention if is_text_encoder(model) else _has_processor
     seen = set()
     for name, module in walk(plain(model)):
-        if getattr(module, "processor", None) is None or name.startswith("encoder_hid_proj") or id(module) in seen:
-            continue
-        seen.add(id(module))
-        yield name, module
+        if id(module) not in seen and belongs(name, module):
+            seen.add(id(module))
+            yield name, module
 
 
 def projections_of(name: str, attention: nn.Module) -> list[Projection]:
@@ -86,6 +101,9 @@ def projections_of(name: str, attention: nn.Module) -> list[Projection]:
         else:
             inner = [(attribute, child)]
         found += [(path, layer) for path, layer in inner if hasattr(layer, "in_features") and hasattr(layer, "weight")]
+    if getattr(attention, "processor", None) is None:
+        there = dict(found)
+        found = [(path, there[path]) for path in _in_transformers(attention)]
     names = {path for path, _ in found}
     return [
         Projection(f"{name}.{path}" if name else path, path, layer.in_features, layer.out_features)
@@ -99,6 +117,20 @@ def find_projections(model: nn.Module) -> list[Projection]:
     return [p for name, attention in attention_modules(model) for p in projections_of(name, attention)]
 
 
+def _has_processor(name: str, module: nn.Module) -> bool:
+    return getattr(module, "processor", None) is not None and not name.startswith("encoder_hid_proj")
+
+
+def _is_attention(name: str, module: nn.Module) -> bool:
+    return bool(_in_transformers(module)) and not VISION.intersection(name.split("."))
+
+
+def _in_transformers(module: nn.Module) -> tuple[str, ...]:
+    """The names of the projections of a transformers attention module; none for any other module."""
+    linear = {name for name, child in module.named_children() if hasattr(child, "in_features")}
+    return next((names for names in IN_TRANSFORMERS if linear.issuperset(names)), ())
+
+
 def select(projections: list[Projection], target_modules: tuple[str, ...] | None) -> list[Projection]:
     """The projections that the targets name.
 
@@ -106,7 +138,10 @@ def select(projections: list[Projection], target_modules: tuple[str, ...] | None
         ValueError: there is none at all, or a target names none of them (near misses are listed).
     """
     if not projections:
-        raise ValueError("The model has no attention processors, so there is nothing that Lily can adapt.")
+        raise ValueError(
+            "The model has no attention processors, and no attention as in the text encoders of transformers, so there "
+            "is nothing that Lily can adapt."
+        )
     if target_modules is None:
         return projections
     chosen = set()

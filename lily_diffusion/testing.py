@@ -30,7 +30,7 @@ class Report:
     """What `check_model` found. `str(report)` is a table for people."""
 
     model: str  # class name
-    attentions: int  # attention modules with a processor
+    attentions: int  # attention modules
     projections: dict[str, int]  # name inside the attention module -> how many of them are adapted
     passed: dict[str, bool | None] = field(default_factory=dict)  # None: the base model itself cannot do it
     notes: dict[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], config: LilyConfig 
     """Attach, blend, train, save, load and detach on a model, comparing numbers. The model ends as it began.
 
     Args:
-        model: a UNet or transformer in evaluation mode, best a small one in float32.
+        model: a UNet, transformer or text encoder in evaluation mode, best a small one in float32.
         inputs: keyword arguments of one forward pass.
         config: of the adapters that are tried.
 
@@ -161,7 +161,7 @@ def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 def _traces(model: nn.Module) -> tuple:
     """All that a user could notice of an adapter, besides the outputs."""
     return (
-        [(name, id(m.processor), sorted(m.__dict__)) for name, m in attention_modules(model)],
+        [(name, id(getattr(m, "processor", None)), sorted(m.__dict__)) for name, m in attention_modules(model)],
         list(model.state_dict()),
         [(name, p.requires_grad) for name, p in model.named_parameters()],
         sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()),

@@ -21,7 +21,7 @@ LAYERS = [  # imports run downward only; neighbours on one line do not import ea
     ["lily_diffusion.hot_swap"],
     ["lily_diffusion.fusing", "lily_diffusion.step_clock"],
     ["lily_diffusion.attention_processor"],
-    ["lily_diffusion.state", "lily_diffusion.frozen"],
+    ["lily_diffusion.state", "lily_diffusion.frozen", "lily_diffusion.header"],
     ["lily_diffusion.adapter", "lily_diffusion.adapter_weight"],
     ["lily_diffusion.sharing"],
     ["lily_diffusion.config"],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lily_diffusion.training import TrainingError
-from lily_diffusion.training.dataset import Pictures, list_pictures, read_picture
-from lily_diffusion.training.draws import Draws, micro_batch_positions, mixed_seed
+from lily_diffusion.training.dataset import Pictures, list_pictures, picture_sizes, read_picture
 
 
 def test_captions_win_over_the_prompt_and_junk_is_left_out_with_a_note(tmp_path):
@@ -31,43 +31,14 @@ def test_captions_win_over_the_prompt_and_junk_is_left_out_with_a_note(tmp_path)
     assert "notes.md" in note and "orphan.txt" in note and "sub/" in note and "DS_Store" not in note
 
 
-@pytest.mark.parametrize(
-    ("files", "prompt", "sentence"),
-    [
-        ({}, "x", "holds no picture"),
-        ({"a.heic": b"x"}, "x", "a.heic"),
-        ({"a.png": None}, None, "a.png has no caption"),
-        ({"a.png": None, "a.txt": b" \n"}, "x", "a.txt is empty"),
-        ({"a.png": None, "a.txt": b"\xff\xfe\xfa"}, "x", "a.txt is not UTF-8"),
-    ],
-)
-def test_what_is_wrong_with_a_folder_is_said(tmp_path, files, prompt, sentence):
-    for name, content in files.items():
-        if content is None:
-            Image.new("RGB", (8, 8)).save(tmp_path / name)
-        else:
-            (tmp_path / name).write_bytes(content)
-    with pytest.raises(TrainingError, match=sentence):
-        list_pictures(tmp_path, prompt)
-
-
-def test_a_missing_folder_and_a_broken_picture_are_named(tmp_path):
-    with pytest.raises(TrainingError, match="no folder"):
-        list_pictures(tmp_path / "nowhere", "x")
-    Image.new("RGB", (64, 64)).save(tmp_path / "cut.png")
-    whole = (tmp_path / "cut.png").read_bytes()
-    for content in (b"not a picture", whole[: len(whole) // 2], b""):
-        (tmp_path / "cut.png").write_bytes(content)
-        with pytest.raises(TrainingError, match=r"cut\.png"):
-            Pictures(list_pictures(tmp_path, "x").items, 8)
-
-
 def test_exif_rotation_is_applied(tmp_path):
     picture = Image.new("RGB", (16, 8), "red")
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to show it
     picture.save(tmp_path / "turned.png", exif=exif)
     assert read_picture(tmp_path / "turned.png").size == (8, 16)
+    items = list_pictures(tmp_path, "x").items
+    assert picture_sizes(items) == Pictures(items, 8).sizes == [(8, 16)]
 
 
 @pytest.mark.parametrize(
@@ -108,32 +79,72 @@ def test_pixels_are_cropped_and_flipped_squares(tmp_path):
     assert "smaller" in Pictures(list_pictures(tmp_path, "x").items, 12).notes()[0]
 
 
-def test_every_picture_comes_once_in_each_round_and_rounds_differ():
-    draws = Draws(seed=3, stream="instance", num_pictures=5, latent_shape=(4, 2, 2))
-    rounds = [[draws[5 * n + i].index for i in range(5)] for n in range(6)]
-    assert all(sorted(r) == list(range(5)) for r in rounds)
-    assert len({tuple(r) for r in rounds}) > 1
+def test_a_square_is_cut_from_the_picture_with_its_short_side_at_the_resolution(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size in (("wide.png", (21, 50, 3)), ("tall.png", (31, 13, 3)), ("small.png", (7, 5, 3))):
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / name)
+    items = list_pictures(tmp_path, "x").items
+    pictures, by_number = Pictures(items, [(12, 12)]), Pictures(items, 12)
+    for index, item in enumerate(items):
+        picture = read_picture(item.path)
+        scale = 12 / min(picture.size)
+        shown = picture.resize(tuple(max(12, round(edge * scale)) for edge in picture.size), Image.Resampling.LANCZOS)
+        left, top = round(0.3 * (shown.width - 12)), round(0.8 * (shown.height - 12))
+        square = torch.from_numpy(np.array(shown.crop((left, top, left + 12, top + 12)))).permute(2, 0, 1)
+        expected = square.float() / 127.5 - 1
+        assert torch.equal(pictures.pixels(index, (0.3, 0.8), False), expected)
+        assert torch.equal(by_number.pixels(index, (0.3, 0.8), False), expected)
+        assert pictures.edges(index) == (12, 12)
+    assert pictures.digest() == by_number.digest()
 
 
-def test_draws_depend_on_seed_stream_and_position_alone():
-    def draw(seed=3, stream="instance", position=7):
-        return Draws(seed, stream, 5, (4, 8, 8), random_flip=True)[position]
+def test_a_picture_covers_its_bucket_and_is_cut_there(tmp_path):
+    """Columns are numbered by red, rows by green, so that the place of a cut can be read from its pixels."""
+    for name, (width, height) in (("wide.png", (48, 16)), ("square.png", (32, 32)), ("tall.png", (16, 40))):
+        red, green = np.meshgrid(np.arange(width) * 5, np.arange(height) * 6)
+        Image.fromarray(np.stack([red, green, 0 * red], axis=2).astype(np.uint8)).save(tmp_path / name)
+    pictures = Pictures(list_pictures(tmp_path, "x").items, [(16, 16), (16, 32), (32, 16)])
+    assert [pictures.edges(i) for i in range(3)] == [(16, 16), (32, 16), (16, 32)]  # square, tall, wide by name
+    wide = (pictures.pixels(2, (1.0, 0.0), False) + 1) * 127.5
+    assert wide.shape == (3, 16, 32)
+    assert wide[0, 0, 0].item() == pytest.approx(16 * 5, abs=1) and wide[1, 15, 0].item() == pytest.approx(90, abs=1)
+    tall = (pictures.pixels(1, (0.0, 0.5), True) + 1) * 127.5
+    assert tall[1, 0, 0].item() == pytest.approx(4 * 6, abs=1) and tall[0, 0, -1].item() == pytest.approx(0, abs=1)
+    (note,) = pictures.notes()
+    assert note == "buckets (height x width): 1 at 16 x 16, 1 at 16 x 32, 1 at 32 x 16"
+    enlarged = Pictures(list_pictures(tmp_path, "x").items, [(32, 32), (32, 64)]).notes()[0]
+    assert enlarged == "tall.png, wide.png: smaller than their bucket, enlarged"
 
-    assert torch.equal(draw().noise, draw().noise) and draw().u == draw().u
-    for other in (draw(seed=4), draw(stream="class"), draw(position=8)):
-        assert not torch.equal(other.noise, draw().noise)
-    assert not torch.equal(draw().noise, draw().posterior_noise)
-    assert mixed_seed(3, "a", 1) == 5356279983702439251  # the same on every machine, or old runs could not go on
+
+def test_the_digest_covers_captions_pictures_and_buckets(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "b.png")
+
+    def digest(prompt="x", buckets=((16, 16),)):
+        return Pictures(list_pictures(tmp_path, prompt).items, buckets).digest()
+
+    first = digest()
+    assert digest() == first
+    assert (
+        len({first, digest("y"), digest(buckets=[(16, 12)]), digest(buckets=[(12, 16)]), digest(buckets=[(8, 8)])}) == 5
+    )
+    (tmp_path / "a.png").rename(tmp_path / "c.png")
+    assert digest() != first
 
 
-def test_flips_and_crops_are_drawn_anew_each_time():
-    draws = Draws(0, "instance", 1, (4, 2, 2), random_flip=True)
-    drawn = draws.at(range(200))
-    assert 70 < sum(d.flip for d in drawn) < 130
-    assert len({d.crop for d in drawn}) == 200
-    assert {d.crop for d in Draws(0, "instance", 1, (4, 2, 2), center_crop=True).at(range(5))} == {(0.5, 0.5)}
-
-
-def test_processes_and_accumulated_batches_share_the_positions_without_gap_or_overlap():
-    parts = [micro_batch_positions(24, m, 2, rank, 3) for m in range(4) for rank in range(3)]
-    assert sorted(p for part in parts for p in part) == list(range(24, 48))
+def test_metadata_gives_captions_as_imagefolder_does_and_text_files_win(tmp_path):
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    lines = [
+        {"file_name": "a.png", "text": " a  red\nrobot "},
+        {"file_name": "b.png", "caption": "of b", "likes": 3},
+        {"file_name": "c.png", "text": "of c"},
+        {"file_name": "d.png"},
+        {"file_name": "sub/e.png", "text": "of e"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    (tmp_path / "c.txt").write_text("from the file")
+    listing = list_pictures(tmp_path, "prompt")
+    assert [item.caption for item in listing.items] == ["a red robot", "of b", "from the file", "prompt"]
+    (note,) = listing.notes
+    assert note.endswith("metadata.jsonl: left out sub/e.png, not a picture in this folder")

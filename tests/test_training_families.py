@@ -14,7 +14,7 @@ from lily_diffusion.training.build import build
 from lily_diffusion.training.checks import complete
 from lily_diffusion.training.families import FAMILIES, family_class
 from lily_diffusion.training.families.flow_matching import draw_levels, loss_weights, shifted
-from lily_diffusion.training.loop import batch_loss
+from lily_diffusion.training.objective import batch_loss
 
 from .tiny_pipelines import resolution, save_pipeline
 from .training_base import arguments, base, pictures  # noqa: F401

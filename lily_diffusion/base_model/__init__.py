@@ -1,4 +1,7 @@
-"""The small text-to-image model that ships with us; ``embedded`` names it wherever a base model is asked for."""
+"""The small text-to-image models that ship with us; their names work wherever a base model is asked for.
+
+``embedded`` is a StableDiffusionPipeline with a UNet, ``embedded-dit`` a StableDiffusion3Pipeline with a transformer.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,26 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "pipeline"
-SUBJECTS = Path(__file__).parent / "subjects"  # pictures of the subjects that it has never seen
+FOLDERS = {"embedded": FOLDER, "embedded-dit": Path(__file__).parent / "pipeline_dit"}
+SUBJECTS = Path(__file__).parent / "subjects"  # pictures of the subjects that neither has ever seen
+GUIDANCE_SCALE = 3.0  # that suits both
 
 
 def resolve(name_or_path: str) -> str:
-    """Return the folder of the embedded model for ``"embedded"``, and anything else as it is."""
-    return str(FOLDER) if name_or_path == "embedded" else name_or_path
+    """Return the folder of an embedded model for its name, and anything else as it is."""
+    return str(FOLDERS.get(name_or_path, name_or_path))
+
+
+def embedded_name(name_or_path: str) -> str | None:
+    """The name of the embedded model that a name or a folder means; None for any other model."""
+    folder = Path(resolve(name_or_path)).resolve()
+    return next((name for name, own in FOLDERS.items() if folder == own.resolve()), None)
 
 
 def load_pipeline(name_or_path: str = "embedded", **kwargs: Any):
-    """Load a pipeline as ``DiffusionPipeline.from_pretrained`` does; ``embedded`` names the model that ships here.
+    """Load a pipeline as ``DiffusionPipeline.from_pretrained`` does; the names of the embedded models work too.
 
-    Only safetensors are read. The embedded model is stored in half precision and computes in float32 unless
+    Only safetensors are read. The embedded models are stored in half precision and compute in float32 unless
     ``dtype`` says otherwise.
 
     Raises:
@@ -26,7 +37,7 @@ def load_pipeline(name_or_path: str = "embedded", **kwargs: Any):
     import torch
     from diffusers import DiffusionPipeline
 
-    if name_or_path == "embedded" and not {"torch_dtype", "dtype"} & kwargs.keys():
+    if name_or_path in FOLDERS and not {"torch_dtype", "dtype"} & kwargs.keys():
         kwargs["dtype"] = torch.float32
     folder = resolve(name_or_path)
     parts = DiffusionPipeline.load_config(folder, **{k: kwargs[k] for k in ("revision", "cache_dir") if k in kwargs})

@@ -17,13 +17,14 @@ from PIL import Image, ImageChops
 from ..adapter import LilyAdapter
 from ..baking import METHODS, bake_lily, compare, freeze
 from ..base_model.fitting import atomically
-from ..components import denoiser
+from ..components import as_in_files, denoiser, parts
 from ..grid import labelled_grid
+from ..header import LilyHeader
 from ..interchange.lora import check_format
 from ..interchange.rank import largest_error, reduce_rank
 from ..loaders import load_lily_weights
 from ..pipelines import base_at_hand, default_guidance, open_pipeline, open_shapes
-from ..save_and_load import LilyHeader, build_adapter, read_file, read_lily_header
+from ..save_and_load import build_adapters, read_file, read_lily_header
 from ..switches import unload_lily_weights
 from .drawing import check_drawing
 from .output import FORMATS, check_output, check_writable, unet_for_kohya, write_adapter
@@ -47,6 +48,7 @@ adapter with static routing needs no prompt and loses nothing by freezing.
 The spread of the routing is the standard deviation of the experts' probabilities over all prompts and steps, and in
 brackets from step to step alone, as means over layers. At 0 the mixture never changes, and freezing loses nothing.
 """
+Parts = dict[str, LilyAdapter]  # by component
 MAGNIFIED = 4  # times, so that small differences can be seen
 
 
@@ -76,15 +78,16 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     header = read_lily_header(args.file)
     if args.format != "lily":
-        check_format(args.format, header.component)
+        check_format(args.format, header.component, {part.component: part for part in header.further})
     sheet = None
-    if header.config.routing == "static":
+    if all(part.config.routing == "static" for part in header.parts):
         frozen, report, model = _taken_over(args, header)
     else:
         frozen, report, sheet, model = _baked(args, header)
     words, facts = header.trigger_words, {"lily_baked": json.dumps({k: v for k, v in report.items() if k != "layers"})}
     base = (header.component, header.model_class, header.base_model)
-    write_adapter(frozen, args.output, args.format, *base, words, facts, model)
+    further = {part.component: (frozen[part.component], part.model_class) for part in header.further}
+    write_adapter(frozen[header.component], args.output, args.format, *base, words, facts, model, further)
     text = json.dumps(report, indent=1) + "\n"
     atomically(args.output.with_suffix(".json"), lambda temporary: temporary.write_text(text))
     if sheet is not None:
@@ -111,18 +114,18 @@ def _check(args: argparse.Namespace) -> None:
     check_drawing(args, len(args.prompt))
 
 
-def _taken_over(args: argparse.Namespace, header: LilyHeader) -> tuple[LilyAdapter, dict[str, Any], Any]:
+def _taken_over(args: argparse.Namespace, header: LilyHeader) -> tuple[Parts, dict[str, Any], Any]:
     """A static adapter as it is, its report, and the UNet that kohya's names need."""
     model = None
     if args.format == "kohya":
         named = open_shapes(args.model) if args.model else None
         model = unet_for_kohya(named, header.base_model, header.component, header.groups)
-    adapter = build_adapter(*read_file(args.file), args.file.name)
+    adapters = build_adapters(*read_file(args.file), args.file.name)
     report: dict[str, Any] = {"method": "exact", "error": 0.0, "layers": {}}
-    return _reduced(freeze(adapter, {}), args, report), report, model
+    return _reduced({c: freeze(adapter, {}) for c, adapter in adapters.items()}, args, report), report, model
 
 
-def _baked(args: argparse.Namespace, header: LilyHeader) -> tuple[LilyAdapter, dict[str, Any], Image.Image, Any]:
+def _baked(args: argparse.Namespace, header: LilyHeader) -> tuple[Parts, dict[str, Any], Image.Image, Any]:
     """The stand-in of a routed adapter, its report, the sheet of pictures, and the model that drew them."""
     if not args.prompt:
         raise ValueError("this adapter chooses its experts by the input: give at least one --prompt to watch it on.")
@@ -138,35 +141,40 @@ def _baked(args: argparse.Namespace, header: LilyHeader) -> tuple[LilyAdapter, d
     guidance = default_guidance(name) if args.guidance_scale is None else args.guidance_scale
     call: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": guidance}
     baked = bake_lily(pipe, args.prompt, "adapter", method=args.method, seed=args.seed, **call)
-    frozen, report = baked.adapter.cpu(), {**baked.report, "seed": args.seed, **call}
-    frozen = _reduced(frozen, args, report)
+    report = {**baked.report, "seed": args.seed, **call}
+    frozen = _reduced({c: adapter.cpu() for c, adapter in baked.parts.items()}, args, report)
     report["distance"], rows = compare(pipe, args.prompt, frozen, "adapter", seed=args.seed, **call)
     unload_lily_weights(pipe)
     rows = [[*row, _difference(row[1], row[2])] for row in rows]
     sheet = labelled_grid(rows, args.prompt, ["base", "adapter", "frozen", f"difference x {MAGNIFIED}"])
-    return frozen.cpu(), report, sheet, denoiser(pipe)[1]
+    models = parts(pipe)
+    written = {c: as_in_files(adapter.cpu(), models[c]) for c, adapter in frozen.items()}
+    return written, report, sheet, denoiser(pipe)[1]
 
 
 def _difference(a: Image.Image, b: Image.Image) -> Image.Image:
     return ImageChops.difference(a.convert("RGB"), b.convert("RGB")).point(lambda value: min(MAGNIFIED * value, 255))
 
 
-def _reduced(frozen: LilyAdapter, args: argparse.Namespace, report: dict[str, Any]) -> LilyAdapter:
+def _reduced(frozen: Parts, args: argparse.Namespace, report: dict[str, Any]) -> Parts:
     """The adapter at the rank that was asked for; the report's "error" stays that of freezing alone."""
     if args.rank is None and args.max_error is None:
         return frozen
-    smaller, errors = reduce_rank(frozen, args.rank, args.max_error)
+    reduced = {c: reduce_rank(adapter, args.rank, args.max_error) for c, adapter in frozen.items()}
+    smaller = {c: adapter for c, (adapter, _) in reduced.items()}
+    errors = {f"{c}.{layer}": error for c, (_, own) in reduced.items() for layer, error in own.items()}
     report["rank_reduction"] = {
-        "rank": smaller.config.r,
+        "rank": max(adapter.config.r for adapter in smaller.values()),
         "error": round(fmean(errors.values()), 5),
         "largest_error": round(largest_error(errors)[1], 5),
     }
     return smaller
 
 
-def _say(args: argparse.Namespace, frozen: LilyAdapter, report: dict[str, Any]) -> None:
+def _say(args: argparse.Namespace, frozen: Parts, report: dict[str, Any]) -> None:
     size, before = args.output.stat().st_size / 1e6, args.file.stat().st_size / 1e6
-    print(f"{args.output}: rank {frozen.config.r}, {len(frozen.layers)} layers, {size:.2f} MB ({before:.2f} MB before)")
+    rank, layers = max(a.config.r for a in frozen.values()), sum(len(a.layers) for a in frozen.values())
+    print(f"{args.output}: rank {rank}, {layers} layers, {size:.2f} MB ({before:.2f} MB before)")
     lost = f"{report['error']:.3f} by freezing"
     if "rank_reduction" in report:
         own = report["rank_reduction"]

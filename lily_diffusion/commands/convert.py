@@ -8,6 +8,7 @@ from typing import Any
 
 from ..adapter import LilyAdapter
 from ..components import denoiser, public_name
+from ..header import check_denoiser_only
 from ..interchange.authors import read_authors
 from ..interchange.lora import is_lora, read_lora, read_metadata
 from ..interchange.lora_header import read_trigger_words
@@ -122,5 +123,6 @@ def _read(args: argparse.Namespace, kind: str, model: Any) -> tuple[LilyAdapter,
     if kind == "lora":
         return read_lora(args.source, model, skip_others=args.skip_others), args.model
     header, tensors = read_file(args.source)
+    check_denoiser_only(header, args.source.name, "PEFT's form has no place for")
     check_compatible(header, model)
     return build_adapter(header, tensors, args.source.name), header.base_model or args.model

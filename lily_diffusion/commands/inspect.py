@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from ..adapter import LilyAdapter
+from ..header import METADATA_KEY, LilyHeader, LilyPart
 from ..inspection import Spectrum, group_facts, spectra
 from ..pipelines import default_guidance
-from ..save_and_load import METADATA_KEY, LilyHeader, build_adapter, read_file, read_lily_header
+from ..save_and_load import build_adapters, read_file, read_lily_header
 from ..sharing import group_table
 from .drawing import check_drawing
 from .routing import figures, mixtures, prompt_rows, routing_facts, save_picture, watch
@@ -64,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
     header = read_lily_header(args.file)
     facts = header_facts(args.file, header)
     if not args.header_only:
-        adapter = build_adapter(*read_file(args.file), args.file.name)
+        adapters = build_adapters(*read_file(args.file), args.file.name)
+        adapter = adapters[header.component]
+        for part in facts.get("further_parts", ()):
+            part |= tensor_facts(adapters[part["component"]], None)
         watched = watch(args) if args.model else None
         mixed = mixtures(watched) if watched and adapter.config.routing != "static" else None
         facts |= tensor_facts(adapter, mixed)
@@ -101,7 +105,7 @@ def _check(args: argparse.Namespace) -> None:
 def header_facts(file: Path, header: LilyHeader) -> dict[str, Any]:
     """What the header tells, and what a LoRA on the same layers would need."""
     metadata = {key: text for key, text in sorted(header.metadata.items()) if key != METADATA_KEY}
-    lora = lora_parameters(header, header.config.r)
+    lora = lora_parameters(header)
     return {
         "file": str(file),
         "bytes": file.stat().st_size,
@@ -117,10 +121,27 @@ def header_facts(file: Path, header: LilyHeader) -> dict[str, Any]:
         "lora_at_same_r_is_larger": round(lora / header.num_parameters, 3),
         "content_hash": header.content_hash,
         "fingerprint": header.fingerprint,
-        "groups": [{"name": g.name, "num_A": g.num_A, "layers": list(g.layers)} for g in header.groups],
+        "groups": _groups(header),
+        **({"further_parts": [_part_facts(part) for part in header.further]} if header.further else {}),
         "training": {k.removeprefix("training."): text for k, text in metadata.items() if k.startswith("training.")},
         "metadata": metadata,
     }
+
+
+def _part_facts(part: LilyPart) -> dict[str, Any]:
+    """What the header tells of the part for a text encoder."""
+    return {
+        "component": part.component,
+        "model_class": part.model_class,
+        "config": part.config.to_dict(),
+        "num_parameters": part.num_parameters,
+        "fingerprint": part.fingerprint,
+        "groups": _groups(part),
+    }
+
+
+def _groups(part: LilyHeader | LilyPart) -> list[dict[str, Any]]:
+    return [{"name": g.name, "num_A": g.num_A, "layers": list(g.layers)} for g in part.groups]
 
 
 def lora_rank(header: LilyHeader) -> float:
@@ -128,9 +149,13 @@ def lora_rank(header: LilyHeader) -> float:
     return header.num_parameters / lora_parameters(header, 1)
 
 
-def lora_parameters(header: LilyHeader, r: int) -> int:
-    """Parameters of a LoRA of rank r on the same layers: r * (in + out) a layer."""
-    return r * sum(len(g.layers) * (g.in_features + g.out_features) for g in header.groups)
+def lora_parameters(header: LilyHeader, r: int | None = None) -> int:
+    """Parameters of a LoRA of rank r (None: of each part's own r) on the same layers: r * (in + out) a layer."""
+    return sum(
+        (r or part.config.r) * len(g.layers) * (g.in_features + g.out_features)
+        for part in header.parts
+        for g in part.groups
+    )
 
 
 def tensor_facts(adapter: LilyAdapter, mixed: dict[str, torch.Tensor] | None) -> dict[str, Any]:
@@ -159,8 +184,19 @@ def _text(facts: dict[str, Any], header: LilyHeader, by_layer: bool) -> list[str
         lines += [*_table(_routing_rows(facts)), "", *_table(prompt_rows(routing)), ""]
     if by_layer:
         lines += [*_table(_layer_rows(facts)), ""]
+    for part, shown in zip(header.further, facts.get("further_parts", ()), strict=True):
+        lines += _part_text(part, shown, by_layer)
     lines += [f"{key}: {text}" for key, text in facts["metadata"].items()]
     return [*lines, f"picture: {facts['picture']}"] if "picture" in facts else lines
+
+
+def _part_text(part: LilyPart, facts: dict[str, Any], by_layer: bool) -> list[str]:
+    """The lines of the part for a text encoder."""
+    head = f"The part for the {part.component} ({part.model_class}): {_config(facts)}"
+    lines = [head, "", group_table(part), ""]
+    if "update_of" in facts:
+        lines += [f"Below: {UPDATE[facts['update_of']]}.", *_table(_group_rows(facts)), ""]
+    return [*lines, *_table(_layer_rows(facts)), ""] if by_layer else lines
 
 
 def _summary(facts: dict[str, Any], header: LilyHeader) -> list[tuple[str, Any]]:
@@ -175,11 +211,15 @@ def _summary(facts: dict[str, Any], header: LilyHeader) -> list[tuple[str, Any]]
     after = {
         "model_class": [
             ("trigger_words", ", ".join(header.trigger_words) or "none"),
-            ("config", ", ".join(f"{k}={v}" for k, v in facts["config"].items() if v is not None)),
+            ("config", _config(facts)),
         ],
         "lora_rank_of_same_size": [("lora_of_the_same_r", f"{count:,} parameters, {times:.2f} times as many")],
     }
     return [row for key, value in shown.items() for row in [(key, value), *after.get(key, [])]]
+
+
+def _config(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in facts["config"].items() if v is not None)
 
 
 def _group_rows(facts: dict[str, Any]) -> list[list[str]]:

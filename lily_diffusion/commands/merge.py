@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 from ..adapter import LilyAdapter
 from ..components import denoiser, public_name
 from ..frozen import check_frozen
+from ..header import METADATA_KEY, check_denoiser_only, content_hash
 from ..interchange.lora import read_lora, read_metadata
 from ..interchange.lora_header import read_trigger_words
 from ..interchange.merging import ALIASES, PRUNED, SIGN_METHODS, SIGNED, SUMS, merge_adapters
 from ..interchange.rank import largest_error
 from ..loaders import check_compatible
 from ..pipelines import open_shapes
-from ..save_and_load import METADATA_KEY, build_adapter, content_hash, load_tensors, read_file, read_lily_header
+from ..save_and_load import build_adapter, load_tensors, read_file, read_lily_header
 from .output import FORMATS, check_output, unet_for_kohya, write_adapter
 
 EXAMPLES = """\
@@ -138,6 +139,7 @@ def read_source(file: Path, weight: float, args: argparse.Namespace, model: Any)
         about = denoiser(model)[0], type(model).__name__, public_name(args.model), words, digest
         return Source(file, weight, adapter, *about)
     header = read_lily_header(file)
+    check_denoiser_only(header, file.name, "cannot be merged")
     check_frozen(header.config, file.name)
     if model is not None:
         check_compatible(header, model)

@@ -9,10 +9,11 @@ from typing import Any
 
 from ..adapter import LilyAdapter
 from ..attach import check_fits
+from ..header import make_header
 from ..interchange import lora
 from ..interchange.kohya_names import sd_config
 from ..pipelines import base_at_hand, open_shapes
-from ..save_and_load import adapter_state_dict, make_header, write_file
+from ..save_and_load import adapter_state_dict, write_file
 from ..sharing import Group
 
 FORMATS = ("lily", *lora.FORMATS)
@@ -75,12 +76,18 @@ def write_adapter(
     trigger_words: Sequence[str],
     metadata: Mapping[str, str],
     model: Any = None,
+    further: Mapping[str, tuple[LilyAdapter, str]] | None = None,
 ) -> None:
-    """Write a Lily file, or a frozen adapter as LoRA; `model`, whose config is read, matters to kohya's SDXL names."""
-    words = tuple(trigger_words)
+    """Write a Lily file, or a frozen adapter as LoRA; `model`, whose config is read, matters to kohya's SDXL names.
+
+    `further`: component -> (adapter, model class) of its parts for text encoders.
+    """
+    words, others = tuple(trigger_words), further or {}
     if format == "lily":
         tensors = adapter_state_dict(adapter, component)
-        header = make_header(adapter, tensors, component, model_class, base_model, words, metadata)
+        for name, (part, _) in others.items():
+            tensors |= adapter_state_dict(part, name)
+        header = make_header(adapter, tensors, component, model_class, base_model, words, metadata, others)
         write_file(path, tensors, header)
         return
     lora.write_lora(
@@ -93,4 +100,5 @@ def write_adapter(
         trigger_words=words,
         unet_config=None if model is None else model.config,
         metadata=metadata,
+        text_encoders={name: part for name, (part, _) in others.items()},
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..adapter import LilyAdapter
-from ..components import denoiser
+from ..components import denoiser, one_name
 from ..heat_map import Layer, Panel, places_of, routing_map
 from ..inspection import LayerRouting, RoutingRecorder, record_routing, routing_by_step
 from ..loaders import load_lily_weights
@@ -43,6 +43,9 @@ def watch(args: argparse.Namespace) -> list[Watched]:
     """
     pipe = open_pipeline(args.model, args.device)
     load_lily_weights(pipe, args.file, NAME)
+    component, model = denoiser(pipe)
+    if component not in one_name(pipe, NAME)[1]:
+        raise ValueError("only the denoiser's routers are listened to, and the file has no part for it.")
     accepted = inspect.signature(pipe.__call__).parameters
     if "prompt" not in accepted:
         raise ValueError(f"a {type(pipe).__name__} takes no prompt, so there is nothing to run it on.")
@@ -56,7 +59,7 @@ def watch(args: argparse.Namespace) -> list[Watched]:
     watched = []
     with tqdm(total=args.steps * len(args.prompt), unit="step", desc="listening") as progress:
         for prompt in args.prompt:
-            with record_routing(denoiser(pipe)[1], NAME) as recorder:
+            with record_routing(model, NAME) as recorder:
                 steps = _draw(pipe, prompt, options, args.seed, progress) or args.steps
             guided = bool(getattr(pipe, "do_classifier_free_guidance", args.guidance_scale > 1))
             watched.append(_sorted_out(recorder, prompt, steps, guided))

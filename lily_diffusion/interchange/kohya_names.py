@@ -32,6 +32,13 @@ def kohya_name(layer: str, unet_config: Mapping[str, Any]) -> str:
     return PREFIX + name.replace(".", "_")
 
 
+def kohya_text_name(layer: str, component: str, unet_config: Mapping[str, Any]) -> str:
+    """The name that they give a layer of "text_encoder" or "text_encoder_2", which is a CLIP."""
+    first = "lora_te1_" if is_sdxl(unet_config) else "lora_te_"
+    prefix = first if component == "text_encoder" else "lora_te2_"
+    return prefix + f"text_model.{layer.removeprefix('text_model.')}".replace(".", "_")
+
+
 def kohya_names(layer: str, unet_config: Mapping[str, Any]) -> list[str]:
     """Every name that a file may use for the layer: diffusers' blocks, and the original ones of SDXL."""
     names = [layer, sgm_name(layer, unet_config) if is_sdxl(unet_config) else None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..adapter import LilyAdapter
-from ..components import COMPONENTS, denoiser
+from ..components import CLIP_PREFIX, COMPONENTS, denoiser
 from ..frozen import Factors, factors, from_factors
-from ..save_and_load import METADATA_KEY as LILY_KEY
+from ..header import METADATA_KEY as LILY_KEY
 from ..save_and_load import load_tensors, write_file
 from ..sharing import Projection, find_projections
-from .kohya_names import kohya_name, kohya_names, sd_config
+from .kohya_names import kohya_name, kohya_names, kohya_text_name, sd_config
 from .lora_header import (
     METADATA_KEY,
     Scales,
@@ -44,6 +45,8 @@ PARTS = {  # how a key ends -> what the tensor is
     "_lora.up.weight": "up",
     ".alpha": "alpha",
 }
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # of which the formats have layers' names, those of CLIP
+CLIP_LAYER = re.compile(r"(text_model\.)?encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj")
 
 
 def write_lora(
@@ -58,6 +61,7 @@ def write_lora(
     unet_config: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
+    text_encoders: Mapping[str, LilyAdapter] | None = None,
 ) -> Path:
     """Write a frozen adapter as a LoRA file that others load; ranks that hold only zeros are left out.
 
@@ -70,6 +74,7 @@ def write_lora(
         unet_config: the UNet's config, from which kohya's names are made; not needed for Stable Diffusion 1.x and 2.x.
         metadata: more strings for the header.
         dtype: of the tensors; None takes the adapter's own.
+        text_encoders: the adapter's parts for "text_encoder" and "text_encoder_2", which must be CLIPs.
 
     Raises:
         ValueError: the adapter is not frozen, the format has no names for its layers, or a value is not finite.
@@ -77,18 +82,19 @@ def write_lora(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"A LoRA file must end in .safetensors, not {path.name!r}.")
-    check_format(format, component)
+    check_format(format, component, text_encoders)
     config = None
     if format == "kohya":
         config = sd_config(adapter.groups) if unet_config is None else unet_config
-    parts = {layer: _trimmed(factors(adapter, layer)) for layer in adapter.layers}
-    ranks = {layer: down.shape[0] for layer, (down, _) in parts.items()}
+    adapters = {component: adapter, **(text_encoders or {})}
+    pairs = {c: {layer: _trimmed(factors(a, layer)) for layer in a.layers} for c, a in adapters.items()}
+    ranks = {c: {layer: down.shape[0] for layer, (down, _) in own.items()} for c, own in pairs.items()}
     if config is None:
-        tensors = _cast(_diffusers_tensors(parts, component), dtype or next(adapter.parameters()).dtype)
-        fields = diffusers_fields(ranks, component)
+        tensors = _cast(_diffusers_tensors(pairs), dtype or next(adapter.parameters()).dtype)
+        fields = diffusers_fields(ranks)
     else:
-        tensors = _cast(_kohya_tensors(parts, config), dtype or next(adapter.parameters()).dtype)
-        fields = kohya_fields(ranks, config, path.stem, tensors)
+        tensors = _cast(_kohya_tensors(pairs, config), dtype or next(adapter.parameters()).dtype)
+        fields = kohya_fields(_flat(ranks), config, path.stem, tensors)
     if trigger_words:
         fields["modelspec.trigger_phrase"] = ", ".join(trigger_words)
     if base_model:
@@ -98,8 +104,14 @@ def write_lora(
     return path
 
 
-def check_format(format: str, component: str) -> None:
-    """Raise ValueError for a format or component that is unknown, and for kohya's format where there is no UNet."""
+def check_format(format: str, component: str, text_encoders: Mapping[str, Any] | None = None) -> None:
+    """Raise ValueError for a format or component that is unknown, and for layers that the format has no names for.
+
+    Args:
+        text_encoders: further parts, adapters or what else has `groups`, by component.
+    """
+    if component in TEXT_ENCODERS:
+        raise ValueError("The adapter has no part for the denoiser; a LoRA of text encoders alone is not written.")
     if component not in COMPONENTS:
         raise ValueError(f"component must be one of {', '.join(COMPONENTS)}, not {component!r}.")
     if format not in FORMATS:
@@ -109,6 +121,15 @@ def check_format(format: str, component: str) -> None:
             "kohya's format has no common names for a transformer's layers: take the format 'diffusers', which ComfyUI "
             "and others read for transformers."
         )
+
+    for name, part in (text_encoders or {}).items():
+        layers = [layer for group in part.groups for layer in group.layers]
+        odd = [layer for layer in layers if name not in TEXT_ENCODERS or not CLIP_LAYER.fullmatch(layer)]
+        if odd:
+            raise ValueError(
+                f"LoRA formats name the layers of CLIP in {' and '.join(TEXT_ENCODERS)} only, and the adapter has "
+                f"{name}.{odd[0]}: save the denoiser's part alone with save_lily_weights(pipe.unet, ...) and bake that."
+            )
 
 
 def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = False) -> LilyAdapter:
@@ -190,26 +211,34 @@ def _cast(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, tor
     return tensors
 
 
-def _diffusers_tensors(parts: Mapping[str, Factors], component: str) -> dict[str, torch.Tensor]:
+def _flat(by_component: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{c}.{layer}": value for c, own in by_component.items() for layer, value in own.items()}
+
+
+def _diffusers_tensors(pairs: Mapping[str, Mapping[str, Factors]]) -> dict[str, torch.Tensor]:
     tensors = {}
-    for layer, (down, up) in parts.items():
-        tensors[f"{component}.{layer}.lora_A.weight"] = down
-        tensors[f"{component}.{layer}.lora_B.weight"] = up
+    for component, own in pairs.items():
+        prefix = f"{component}.{CLIP_PREFIX if component in TEXT_ENCODERS else ''}"
+        for layer, (down, up) in own.items():
+            tensors[f"{prefix}{layer.removeprefix(CLIP_PREFIX)}.lora_A.weight"] = down
+            tensors[f"{prefix}{layer.removeprefix(CLIP_PREFIX)}.lora_B.weight"] = up
     return tensors
 
 
-def _kohya_tensors(parts: Mapping[str, Factors], config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _kohya_tensors(pairs: Mapping[str, Mapping[str, Factors]], config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """One alpha, the usual rank, for all layers; where the rank is another, rank / alpha goes into up.
 
     With an alpha of its own for each layer, diffusers (0.42) would take the most frequent one for all.
     """
     tensors = {}
-    alpha = usual_rank({layer: down.shape[0] for layer, (down, _) in parts.items()})
-    for layer, (down, up) in parts.items():
-        name = kohya_name(layer, config)
-        tensors[f"{name}.lora_down.weight"] = down
-        tensors[f"{name}.lora_up.weight"] = up * (down.shape[0] / alpha)
-        tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+    alpha = usual_rank({name: down.shape[0] for name, (down, _) in _flat(pairs).items()})
+    for component, own in pairs.items():
+        for layer, (down, up) in own.items():
+            text = component in TEXT_ENCODERS
+            name = kohya_text_name(layer, component, config) if text else kohya_name(layer, config)
+            tensors[f"{name}.lora_down.weight"] = down
+            tensors[f"{name}.lora_up.weight"] = up * (down.shape[0] / alpha)
+            tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
     return tensors
 
 

@@ -68,15 +68,21 @@ def usual_rank(ranks: Mapping[str, int]) -> int:
     return collections.Counter(ranks.values()).most_common(1)[0][0]
 
 
-def diffusers_fields(ranks: Mapping[str, int], component: str) -> dict[str, str]:
-    """The LoraConfig that diffusers makes from the header: alpha is the rank in every layer.
+def diffusers_fields(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+    """The LoraConfigs that diffusers makes from the header, by component: alpha is the rank in every layer.
 
-    Only what every version of PEFT knows is in it, since an unknown key would make the file unreadable there.
+    Only what every version of PEFT knows is in them, since an unknown key would make the file unreadable there. CLIP's
+    layers are named from "encoder" on, which every version of transformers has as the end of their names.
     """
-    r = usual_rank(ranks)
-    other = {f"^{layer}": rank for layer, rank in ranks.items() if rank != r}
-    config = {"r": r, "lora_alpha": r, "rank_pattern": other, "alpha_pattern": other, "target_modules": list(ranks)}
-    return {METADATA_KEY: json.dumps({f"{component}.{key}": value for key, value in config.items()}, sort_keys=True)}
+    fields: dict[str, Any] = {}
+    for component, own in ranks.items():
+        start = "" if component.startswith("text_encoder") else "^"
+        own = {layer.removeprefix("text_model."): rank for layer, rank in own.items()}
+        r = usual_rank(own)
+        other = {start + layer: rank for layer, rank in own.items() if rank != r}
+        config = {"r": r, "lora_alpha": r, "rank_pattern": other, "alpha_pattern": other, "target_modules": list(own)}
+        fields |= {f"{component}.{key}": value for key, value in config.items()}
+    return {METADATA_KEY: json.dumps(fields, sort_keys=True)}
 
 
 def kohya_fields(

@@ -17,7 +17,8 @@ from ..adapter import LilyAdapter
 from ..attach import check_fits
 from ..components import denoiser
 from ..config import LilyConfig
-from ..save_and_load import SAFETENSORS_NAME, content_hash, load_tensors, save_tensors
+from ..header import SAFETENSORS_NAME, content_hash
+from ..save_and_load import load_tensors, save_tensors
 from ..sharing import Group, Projection, find_projections
 from .peft_sharing import owners_in_peft, weight_shapes, wiring
 

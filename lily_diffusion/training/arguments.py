@@ -10,6 +10,7 @@ from diffusers.optimization import SchedulerType
 
 from .checks import TRACKERS
 from .families.flow_matching import WEIGHTINGS
+from .optimizer import OPTIMIZERS
 
 DESCRIPTION = """\
 Teach a text-to-image model a new subject from a few pictures, with a Lily adapter (DreamBooth).
@@ -33,15 +34,17 @@ examples:
 """
 
 NOT_HERE = {
-    "--dataset_name": "put pictures, with captions as .txt files beside them, into a folder for --instance_data_dir",
-    "--train_text_encoder": "only the denoiser is adapted; leave the flag out",
-    "--text_encoder_lr": "only the denoiser is adapted; leave the flag out",
     "--pre_compute_text_embeddings": "prompts are always encoded once and kept; leave the flag out",
     "--dataloader_num_workers": "pictures are kept in memory, so nothing is loaded during training; leave the flag out",
     "--lora_layers": "write --target_modules to_q to_k to_v to_out.0",
     "--lora_alpha": "write --scaling, a plain multiplier",
     "--lora_dropout": "write --lily_dropout",
-    "--optimizer": "AdamW is the optimizer; --use_8bit_adam takes its 8-bit form",
+    "--offload": "text encoders are freed once the prompts are encoded, and --cache_latents frees the autoencoder",
+    "--upcast_before_saving": "the adapter is trained and saved in float32; leave the flag out",
+    "--do_edm_style_training": "a pipeline with an EDM scheduler is trained that way by itself; leave the flag out",
+    "--bnb_quantization_config_path": "write --quantize_base nf4, fp4 or int8",
+    "--do_fp8_training": "write --quantize_base nf4, fp4 or int8",
+    "--local_rank": "accelerate launch says it by itself; leave the flag out",
     "--ne_1": "write --stride_A, the number of layers divided by ne_1",
     "--ne_2": "write --num_B",
     "--lily_s": "write --scaling",
@@ -61,7 +64,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; flags that nobody gave stay ``None`` until `checks.complete` fills them in."""
-    return build_parser().parse_args(argv)
+    from .config_file import parse_with_config  # which needs the checks, and they the names of trackers
+
+    return parse_with_config(build_parser(), argv)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,12 +76,21 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.usage = "%(prog)s --pretrained_model_name_or_path NAME --instance_data_dir FOLDER [options]"
-    for add in (_model, _pictures, _adapter, _prior, _training, _optimizer, _checkpoints, _validation, _reporting):
+    parts = (_run, _model, _pictures, _adapter, _prior, _training, _optimizer, _checkpoints, _validation, _reporting)
+    for add in parts:
         add(parser)
     return parser
 
 
 # fmt: off
+def _run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the run").add_argument
+    add("--config", metavar="FILE",
+        help="flags from a YAML file, such as run.yaml in the output folder of an earlier run; flags given here win")
+    add("--dry_run", action="store_true",
+        help="check everything, show the groups, the memory needed and the first batch as a picture, and stop")
+
+
 def _model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("base model").add_argument
     add("--pretrained_model_name_or_path", required=True, metavar="NAME",
@@ -91,15 +105,29 @@ def _pictures(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group(
         "pictures", "A file dog.txt beside dog.jpg is its caption and wins over --instance_prompt."
     ).add_argument
-    add("--instance_data_dir", required=True, metavar="FOLDER", help="pictures of the subject; three to ten are enough")
+    add("--instance_data_dir", metavar="FOLDER", help="pictures of the subject; three to ten are enough")
+    add("--dataset_name", metavar="NAME", help="instead: a dataset of the hub, or a folder that `datasets` can load")
+    add("--dataset_config_name", metavar="NAME", help="which configuration of it")
+    add("--image_column", metavar="NAME", help="its column of pictures (default: image)")
+    add("--caption_column", metavar="NAME", help="its column of captions; they win over --instance_prompt")
     add("--instance_prompt", metavar="TEXT", help="the caption with a rare word for the subject: 'a photo of sks dog'")
     add("--resolution", type=int,
         help="edge of the training squares in pixels (default: 64 for embedded, else the model's own)")
     add("--center_crop", action="store_true", help="cut the middle instead of a place drawn anew each time")
     add("--random_flip", action="store_true", help="mirror every other picture, drawn anew each time")
+    add("--use_aspect_ratio_buckets", action="store_true",
+        help="train on rectangles shaped like the pictures, of about resolution x resolution pixels each")
+    add("--aspect_ratio_buckets", metavar="H,W;H,W", help="the rectangles to choose from, in pixels")
+    add("--alpha_mask", action="store_true", help="where a picture is transparent, the loss does not look")
+    add("--mask_data_dir", metavar="FOLDER", help="masks with the pictures' names: the loss looks where they are white")
+    add("--unmasked_weight", type=float, help="how much the loss looks elsewhere, 0 to 1 (default: 0)")
+    add("--caption_dropout", type=float, default=0.0, metavar="P",
+        help="share of the samples that are trained without their caption; 0.1 is usual (default: 0)")
     add("--repeats", type=int, default=1, help="how often each picture counts in an epoch (default: 1)")
     add("--cache_latents", action="store_true",
         help="encode the pictures once and free the autoencoder: faster; crops are then central")
+    add("--disk_cache_dir", metavar="FOLDER",
+        help="keep encoded pictures and prompts there for later runs, under the hash of what they were made from")
 
 
 def _adapter(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +143,10 @@ def _adapter(parser: argparse.ArgumentParser) -> None:
     add("--lily_dropout", type=float, default=0.0, help="dropout on the adapter's input (default: 0)")
     add("--target_modules", nargs="+", metavar="NAME",
         help="projections to adapt, such as to_q attn2.to_k (default: every attention projection)")
+    add("--train_text_encoder", action="store_true", help="adapt the CLIP text encoders as well")
+    add("--text_encoder_lr", type=float, help="their learning rate (default: that of the denoiser)")
+    add("--use_ema", action="store_true", help="save and show a running average of the adapter's weights")
+    add("--ema_decay", type=float, help="of the average (default: 0.999, less in the first steps)")
 
 
 def _prior(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +161,9 @@ def _prior(parser: argparse.ArgumentParser) -> None:
     add("--sample_batch_size", type=int, help="how many are generated at a time (default: 4)")
     add("--prior_generation_precision", choices=("no", "fp32", "fp16", "bf16"),
         help="precision of generating them (default: as training)")
+    add("--with_output_preservation", action="store_true",
+        help="without class pictures: on --class_prompt, stay with what the base model answers to the same noise")
+    add("--output_preservation_weight", type=float, help="its weight in the loss (default: 1)")
 
 
 def _training(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +177,11 @@ def _training(parser: argparse.ArgumentParser) -> None:
     add("--mixed_precision", choices=("no", "fp16", "bf16"),
         help="precision of the base model; the adapter stays in float32 (default: what accelerate is set to)")
     add("--allow_tf32", action="store_true", help="faster float32 on Ampere GPUs and later")
+    add("--quantize_base", choices=("nf4", "fp4", "int8"),
+        help="keep the base model's weights in 4 or 8 bits (bitsandbytes): a quarter or half of the memory")
+    add("--compile_base", action="store_true", help="compile the base model: a slow start, then faster steps")
+    add("--noise_offset", type=float,
+        help="for epsilon and v models: shift the noise of each channel as a whole; 0.05 is usual (default: 0)")
     add("--snr_gamma", type=float, help="min-SNR weighting of the loss of epsilon and v models; 5 is usual")
     add("--weighting_scheme", choices=WEIGHTINGS,
         help="for flow-matching models: how noise levels are drawn or losses weighted (default: logit_normal)")
@@ -162,11 +202,17 @@ def _optimizer(parser: argparse.ArgumentParser) -> None:
     add("--lr_num_cycles", type=int, default=1, help="restarts of cosine_with_restarts (default: 1)")
     add("--lr_power", type=float, default=1.0, help="power of polynomial (default: 1)")
     add("--lr_step_rules", help="factors for piecewise_constant and the steps where each ends: '1:10,0.1:20,0.01'")
+    add("--optimizer", default="AdamW", type=str.lower, choices=OPTIMIZERS, metavar="NAME",
+        help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     add("--use_8bit_adam", action="store_true", help="8-bit AdamW from bitsandbytes")
     add("--adam_beta1", type=float, default=0.9, help="(default: 0.9)")
     add("--adam_beta2", type=float, default=0.999, help="(default: 0.999)")
     add("--adam_weight_decay", type=float, default=1e-4, help="(default: 1e-4)")
+    add("--adam_weight_decay_text_encoder", type=float, help="(default: that of the denoiser)")
     add("--adam_epsilon", type=float, default=1e-8, help="(default: 1e-8)")
+    add("--prodigy_beta3", type=float, help="of prodigy's step size (default: the root of beta2)")
+    for name in ("decouple", "use_bias_correction", "safeguard_warmup"):
+        add(f"--prodigy_{name}", action=argparse.BooleanOptionalAction, help="of prodigy (default: on)")
     add("--max_grad_norm", type=float, default=1.0, help="gradients longer than this are shortened to it (default: 1)")
 
 
@@ -189,6 +235,8 @@ def _validation(parser: argparse.ArgumentParser) -> None:
     add("--num_validation_images", type=int, help="pictures of each prompt (default: 4)")
     add("--validation_steps", type=int, help="every so many steps, and at the end (default: four times a run)")
     add("--validation_epochs", type=int, help="the same in epochs")
+    add("--validation_data_dir", metavar="FOLDER",
+        help="pictures held out from training: their loss at fixed noise levels shows when it is enough")
     add("--validation_guidance_scale", type=float, help="(default: 3 for embedded, else what suits the model)")
     add("--validation_inference_steps", type=int, help="(default: 25)")
 

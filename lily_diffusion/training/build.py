@@ -1,84 +1,44 @@
-"""Building a run: pictures, base model, adapter, optimizer, and whatever a checkpoint holds."""
+"""Building a run: pictures, base model, adapters, optimizer, and whatever a checkpoint holds."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import itertools
 import math
+import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from torch import nn
 
 from ..adapter import LilyAdapter
 from ..attach import attach
+from ..components import as_in_model, denoiser
 from ..config import LilyConfig
 from ..loaders import check_compatible
-from ..save_and_load import WEIGHT_NAME, build_adapter, read_file
+from ..save_and_load import WEIGHT_NAME, build_adapters, read_file
+from .build_data import Data, list_data, make_source, read_data
 from .checkpoints import Progress, find_checkpoint, load_parts, read_progress
-from .dataset import Pictures, list_pictures
-from .draws import Draws, mixed_seed
+from .disk_cache import DiskCache
+from .draws import mixed_seed
+from .ema import Ema
 from .errors import TrainingError
-from .families import Condition, Family, family_class, load_family
+from .families import Family, load_family
+from .held_out import HeldOut
 from .optimizer import make_optimizer
-from .prior import class_items, count_pictures, generate_class_pictures
+from .prompts import Prompts
+from .run import Run, TrainedModel
 from .settings import compare, run_settings
-from .sources import Source
 from .validation import Validation
 
 DTYPES = {"no": None, "fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-class TrainedModel(nn.Module):
-    """The frozen denoiser and the adapter that is attached to it, as one module for accelerate to prepare."""
-
-    def __init__(self, denoiser: nn.Module, adapter: LilyAdapter):
-        super().__init__()
-        self.denoiser = denoiser
-        self.adapter = adapter
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.denoiser(*args, **kwargs, return_dict=False)[0]
-
-
-@dataclass
-class Run:
-    """Everything that the loop needs."""
-
-    args: argparse.Namespace
-    accelerator: Accelerator
-    family: Family
-    adapter: LilyAdapter
-    model: nn.Module  # TrainedModel as accelerate prepared it
-    optimizer: Any
-    lr_scheduler: Any
-    instances: Source
-    classes: Source | None
-    embeddings: dict[str, Condition]  # of every caption and validation prompt, and of ""
-    validation: Validation | None
-    validation_steps: int
-    max_train_steps: int
-    progress: Progress
-    notes: list[str]
-
-    @property
-    def output_dir(self) -> Path:
-        return Path(self.args.output_dir)
-
-    @property
-    def samples_in_step(self) -> int:
-        args = self.args
-        return args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
-
-    @property
-    def checkpoint_parts(self) -> dict[str, Any]:
-        parts = {"optimizer": self.optimizer, "lr_scheduler": self.lr_scheduler, "scaler": self.accelerator.scaler}
-        return {name: part for name, part in parts.items() if part is not None}
+PATIENCE = datetime.timedelta(days=2)  # processes wait so long for the one that draws or saves
 
 
 def build(args: argparse.Namespace) -> Run:
@@ -88,53 +48,57 @@ def build(args: argparse.Namespace) -> Run:
         TrainingError: something in the folders, the base model or the arguments cannot work.
     """
     checkpoint = find_checkpoint(Path(args.output_dir), args.resume_from_checkpoint)
-    listing = list_pictures(args.instance_data_dir, args.instance_prompt)
-    if args.resolution is None:
-        args.resolution = family_class(args).default_resolution
-    pictures = Pictures(listing.items, args.resolution)
+    listings = list_data(args)
     accelerator = _accelerator(args)
     progress = _progress(args, checkpoint)
-    family = load_family(args)
-    family.latent_shape(args.resolution)
-    class_pictures = _class_pictures(args, family, accelerator, progress.seed)
+    dtype = DTYPES[accelerator.mixed_precision] or torch.float32
+    args.class_dtype = DTYPES[args.prior_generation_precision or accelerator.mixed_precision]
+    family = load_family(args, dtype)
+    args.resolution = args.resolution or family.native_resolution
+    data = read_data(args, listings, family, accelerator, progress.seed)
+    disk = DiskCache(Path(args.disk_cache_dir)) if args.disk_cache_dir else None
+    texts = [*data.captions, *(args.validation_prompt or ()), *filter(None, [args.class_prompt]), ""]
+    prompts = Prompts(family, texts, accelerator.device, disk, args.train_text_encoder)
+    if not args.train_text_encoder:
+        family.free_text_encoder()
+    instances, classes, held_out = _sources(args, family, data, progress.seed, accelerator)
 
-    notes = [*listing.notes, *pictures.notes()]
-    notes += _cut_captions(family, pictures) + _crop_notes(args, [pictures, class_pictures])
-    embeddings = _embeddings(args, family, [pictures, class_pictures], accelerator.device)
-    instances = _source(args, family, pictures, "instance", progress.seed, accelerator.device)
-    classes = None
-    if class_pictures is not None:
-        classes = _source(args, family, class_pictures, "class", progress.seed, accelerator.device)
-    if args.cache_latents:
-        family.pipe.vae.to("cpu")
-        if not args.validation_prompt:
-            family.free_autoencoder()
-
-    # Module.to, because the model's own warns about casting even where nothing has to stay in float32.
-    nn.Module.to(family.denoiser, accelerator.device, DTYPES[accelerator.mixed_precision] or torch.float32)
-    adapter = _adapter(args, family.denoiser, checkpoint, progress.seed)
+    _place(family.denoiser, accelerator.device, dtype, args.quantize_base is not None)
+    adapters = _adapters(args, family, checkpoint, progress.seed)
     if args.gradient_checkpointing:
         family.denoiser.enable_gradient_checkpointing()
+    if args.compile_base:
+        _compile(family.denoiser)
     samples_in_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    steps = args.max_train_steps or math.ceil(args.num_train_epochs * len(pictures) * args.repeats / samples_in_step)
-    optimizer, lr_scheduler = make_optimizer(args, adapter.parameters(), steps, samples_in_step)
-    model, optimizer = accelerator.prepare(TrainedModel(family.denoiser, adapter), optimizer)
-    settings = run_settings(args, pictures, class_pictures, accelerator.num_processes)
+    steps = args.max_train_steps or math.ceil(
+        args.num_train_epochs * len(data.instances) * args.repeats / samples_in_step
+    )
+    optimizer, lr_scheduler = make_optimizer(args, _parameter_groups(args, adapters), steps, samples_in_step)
+    trained = TrainedModel(family.denoiser, adapters)
+    model, optimizer = accelerator.prepare(trained, optimizer)
+    settings = run_settings(args, data.instances, data.classes, accelerator.num_processes)
     run = Run(
-        args=args, accelerator=accelerator, family=family, adapter=adapter, model=model, optimizer=optimizer,
-        lr_scheduler=lr_scheduler, instances=instances, classes=classes, embeddings=embeddings, validation=None,
-        validation_steps=_validation_steps(args, steps, len(pictures), samples_in_step), max_train_steps=steps,
-        progress=progress, notes=notes,
+        args=args, accelerator=accelerator, family=family, adapters=adapters, trained=trained, model=model,
+        optimizer=optimizer, lr_scheduler=lr_scheduler, ema=None, instances=instances, classes=classes,
+        prompts=prompts, validation=None, held_out=None,
+        validation_steps=_validation_steps(args, steps, len(data.instances), samples_in_step), max_train_steps=steps,
+        progress=progress, notes=data.notes,
     )  # fmt: skip
+    run.ema = Ema(run.parameters, args.ema_decay) if args.use_ema else None
+    run.resumed_from = checkpoint
     run.validation = _validation(run)
+    run.held_out = HeldOut(family, held_out, prompts) if held_out is not None else None
     if checkpoint is not None:
-        notes += compare(progress.settings, settings)
+        run.notes += compare(progress.settings, settings)
         load_parts(checkpoint, run.checkpoint_parts)
     progress.settings = settings
     return run
 
 
 def _accelerator(args: argparse.Namespace) -> Accelerator:
+    for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes"):
+            raise TrainingError(f"{name} would split what layers share; run accelerate config again and take plain DDP")
     AcceleratorState._reset_state()  # a process may train more than once, each time with a precision of its own
     folder = Path(args.output_dir)
     accelerator = Accelerator(
@@ -142,9 +106,8 @@ def _accelerator(args: argparse.Namespace) -> Accelerator:
         mixed_precision=args.mixed_precision,
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / args.logging_dir)),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
-    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
-        raise TrainingError(f"{accelerator.distributed_type.value} would split what layers share; use plain DDP")
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise TrainingError("--mixed_precision fp16 needs a GPU; on the CPU take bf16 or no")
     if accelerator.mixed_precision not in DTYPES:
@@ -167,83 +130,96 @@ def _progress(args: argparse.Namespace, checkpoint: Path | None) -> Progress:
     return progress
 
 
-def _class_pictures(args: argparse.Namespace, family: Family, accelerator: Accelerator, seed: int) -> Pictures | None:
-    if not args.with_prior_preservation:
-        return None
-    if accelerator.is_main_process and count_pictures(args.class_data_dir) < args.num_class_images:
-        generate_class_pictures(
-            family.pipe,
-            args.class_data_dir,
-            args.class_prompt,
-            args.num_class_images,
-            batch_size=args.sample_batch_size,
-            resolution=args.resolution,
-            seed=seed,
-            dtype=DTYPES[args.prior_generation_precision or accelerator.mixed_precision],
-            device=accelerator.device,
-        )
-    accelerator.wait_for_everyone()
-    return Pictures(class_items(args.class_data_dir, args.class_prompt, args.num_class_images), args.resolution)
-
-
-def _embeddings(
-    args: argparse.Namespace, family: Family, sets: list[Pictures | None], device: torch.device
-) -> dict[str, Condition]:
-    captions = [item.caption for pictures in sets if pictures is not None for item in pictures.items]
-    embeddings = family.encode_prompts([*captions, *(args.validation_prompt or ()), ""], device)
-    family.free_text_encoder()
-    return embeddings
-
-
-def _source(
-    args: argparse.Namespace,
-    family: Family,
-    pictures: Pictures,
-    stream: str,
-    seed: int,
-    device: torch.device,
-) -> Source:
-    draws = Draws(
-        seed=seed,
-        stream=stream,
-        num_pictures=len(pictures),
-        latent_shape=family.latent_shape(args.resolution),
-        center_crop=args.center_crop,
-        random_flip=args.random_flip,
-    )
-    source = Source(family, pictures, draws, device)
-    family.pipe.vae.to(device)
+def _sources(args: argparse.Namespace, family: Family, data: Data, seed: int, accelerator: Accelerator) -> list[Any]:
+    """The instances', the class pictures' and the held-out ones; the autoencoder is freed if nobody needs it."""
+    streams = {"instance": data.instances, "class": data.classes, "held out": data.held_out}
+    sources = [
+        make_source(args, family, pictures, stream, seed, accelerator) if pictures is not None else None
+        for stream, pictures in streams.items()
+    ]
     if args.cache_latents:
-        source.cache_latents()
-    return source
+        family.pipe.vae.to("cpu")
+        if not args.validation_prompt:
+            family.free_autoencoder()
+    return sources
 
 
-def _adapter(args: argparse.Namespace, denoiser: nn.Module, checkpoint: Path | None, seed: int) -> LilyAdapter:
+def _place(denoiser: nn.Module, device: torch.device, dtype: torch.dtype, quantised: bool) -> None:
+    """Bring the base model to where it is trained on; quantised weights keep their type."""
+    if quantised:
+        denoiser.to(device)
+    else:  # Module.to, because the model's own warns about casting even where nothing has to stay in float32
+        nn.Module.to(denoiser, device, dtype)
+
+
+def _compile(denoiser: Any) -> None:
+    """Compile the repeated blocks, of which one program serves all, or the whole model where there are none."""
+    if getattr(denoiser, "_repeated_blocks", None):
+        denoiser.compile_repeated_blocks()
+    else:
+        denoiser.compile()
+
+
+def _adapters(args: argparse.Namespace, family: Family, checkpoint: Path | None, seed: int) -> dict[str, LilyAdapter]:
+    """Fresh adapters, or those of the checkpoint, attached and in float32."""
+    name, model = denoiser(family.pipe)
+    models: dict[str, Any] = {name: model}
+    if args.train_text_encoder:
+        models |= family.trainable_text_encoders()
+    config = LilyConfig(
+        r=args.rank, stride_A=args.stride_A, num_B=args.num_B, scaling=args.scaling, routing=args.routing,
+        dropout=args.lily_dropout, target_modules=args.target_modules,
+    )  # fmt: skip
     try:
-        config = LilyConfig(
-            r=args.rank, stride_A=args.stride_A, num_B=args.num_B, scaling=args.scaling, routing=args.routing,
-            dropout=args.lily_dropout, target_modules=args.target_modules,
-        )  # fmt: skip
         if checkpoint is None:
-            with torch.random.fork_rng():
-                torch.manual_seed(mixed_seed(seed, "adapter", 0))
-                adapter = attach(denoiser, config)
+            adapters = _fresh_adapters(config, models, seed)
         else:
-            header, tensors = read_file(checkpoint / WEIGHT_NAME)
-            if header.config != config:
-                raise TrainingError(f"the checkpoint holds {header.config}, not {config}; give its flags")
-            check_compatible(header, denoiser)
-            adapter = attach(
-                denoiser, build_adapter(header, tensors, str(checkpoint)).to(next(denoiser.parameters()).device)
-            )
+            adapters = _saved_adapters(config, models, checkpoint)
     except TrainingError:
         raise
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    adapter.float().requires_grad_(True)
-    if not any(p.requires_grad and p.numel() for p in adapter.parameters()):
+    for adapter in adapters.values():
+        adapter.float().requires_grad_(True)
+    if not any(p.requires_grad and p.numel() for p in adapters[name].parameters()):
         raise TrainingError("the adapter has no tensor to train, so nothing would be learnt; widen --target_modules")
-    return adapter
+    return adapters
+
+
+def _fresh_adapters(config: LilyConfig, models: dict[str, Any], seed: int) -> dict[str, LilyAdapter]:
+    """--target_modules are names in the denoiser; of text encoders every projection is adapted."""
+    adapters = {}
+    for number, (name, model) in enumerate(models.items()):
+        with torch.random.fork_rng():
+            torch.manual_seed(mixed_seed(seed, "adapter", number))
+            adapters[name] = attach(model, replace(config, target_modules=None) if number else config)
+    return adapters
+
+
+def _saved_adapters(config: LilyConfig, models: dict[str, Any], checkpoint: Path) -> dict[str, LilyAdapter]:
+    header, tensors = read_file(checkpoint / WEIGHT_NAME)
+    if header.config != config:
+        raise TrainingError(f"the checkpoint holds {header.config}, not {config}; give its flags")
+    there, here = [part.component for part in header.parts], list(models)
+    if there != here:
+        raise TrainingError(f"the checkpoint adapts {' and '.join(there)}, not {' and '.join(here)}; give its flags")
+    check_compatible(header, models)
+    adapters = {}
+    for name, adapter in build_adapters(header, tensors, str(checkpoint)).items():
+        model = models[name]
+        adapters[name] = attach(model, as_in_model(adapter, model).to(next(model.parameters()).device))
+    return adapters
+
+
+def _parameter_groups(args: argparse.Namespace, adapters: dict[str, LilyAdapter]) -> list[dict[str, Any]]:
+    """The denoiser's parameters, and the text encoders' with a rate and a decay of their own."""
+    denoiser, *encoders = adapters.values()
+    groups: list[dict[str, Any]] = [{"params": list(denoiser.parameters())}]
+    if encoders:
+        own = {"lr": args.text_encoder_lr, "weight_decay": args.adam_weight_decay_text_encoder}
+        params = list(itertools.chain.from_iterable(encoder.parameters() for encoder in encoders))
+        groups.append({"params": params, **{name: value for name, value in own.items() if value is not None}})
+    return groups
 
 
 def _validation_steps(args: argparse.Namespace, steps: int, num_pictures: int, samples_in_step: int) -> int:
@@ -259,24 +235,12 @@ def _validation(run: Run) -> Validation | None:
     guidance = args.validation_guidance_scale
     return Validation(
         run.family,
-        run.adapter,
+        run.parts,
         args.validation_prompt,
-        run.embeddings,
+        run.prompts,
         resolution=args.resolution,
         num_images=args.num_validation_images,
         guidance_scale=run.family.default_guidance if guidance is None else guidance,
         inference_steps=args.validation_inference_steps,
         device=run.accelerator.device,
     )
-
-
-def _cut_captions(family: Family, pictures: Pictures) -> list[str]:
-    cut = {item.caption: family.truncated(item.caption) for item in pictures.items}
-    return [f"the text encoder does not see the end of {c!r}: {rest!r}" for c, rest in cut.items() if rest]
-
-
-def _crop_notes(args: argparse.Namespace, sets: list[Pictures | None]) -> list[str]:
-    oblong = any(w != h for pictures in sets if pictures is not None for w, h in pictures.sizes)
-    if args.cache_latents and oblong and not args.center_crop:
-        return ["--cache_latents: pictures that are not square are cut in the middle, always at the same place"]
-    return []

@@ -24,7 +24,7 @@ from ..loaders import save_lily_weights
 from .errors import TrainingError
 
 STATE_NAME = "training_state.json"
-TEMPORARY = (".checkpoint-", ".writing")  # how the name of an unfinished one begins and ends
+HIDDEN = ".checkpoint-"  # how the names of folders begin that are being written or removed
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Progress:
 def save_checkpoint(
     output_dir: Path,
     progress: Progress,
-    unet: nn.Module,
+    models: Mapping[str, nn.Module],
     parts: Mapping[str, Any],
     total_limit: int | None,
     **saving: Any,
@@ -53,26 +53,30 @@ def save_checkpoint(
         saving: trigger words and the like for `save_lily_weights`.
     """
     final = output_dir / f"checkpoint-{progress.step}"
-    temporary = output_dir / f"{progress.step}".join(TEMPORARY)
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in output_dir.glob(f"{HIDDEN}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = output_dir / f"{HIDDEN}{progress.step}.writing"
     temporary.mkdir(parents=True)
-    save_lily_weights(unet, temporary, **saving)
+    save_lily_weights(models, temporary, **saving)
     for name, part in parts.items():
         torch.save(part.state_dict(), temporary / f"{name}.pt")
     torch.save(random_states(), temporary / "random_states.pt")
     (temporary / STATE_NAME).write_text(json.dumps(asdict(progress), indent=2))
     if final.exists():
-        replaced = output_dir / f".{final.name}.replaced"
-        shutil.rmtree(replaced, ignore_errors=True)
-        os.rename(final, replaced)
+        _remove(final)
     os.rename(temporary, final)
-    for leftover in [*output_dir.glob(".checkpoint-*.replaced"), *output_dir.glob("*".join(TEMPORARY))]:
-        shutil.rmtree(leftover, ignore_errors=True)
     older = [path for path in list_checkpoints(output_dir) if path != final]
     excess = len(older) + 1 - total_limit if total_limit else 0
     for path in older[: max(0, excess)]:
-        shutil.rmtree(path)
+        _remove(path)
     return final
+
+
+def _remove(path: Path) -> None:
+    """Out of sight first: a folder that is half removed must not look like a checkpoint."""
+    hidden = path.with_name(f"{HIDDEN}{path.name.split('-')[1]}.removing")
+    os.rename(path, hidden)
+    shutil.rmtree(hidden)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

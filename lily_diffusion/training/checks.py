@@ -9,9 +9,28 @@ from typing import Any
 
 from .. import base_model
 from .errors import TrainingError
+from .optimizer import check_optimizer, default_learning_rate
 
 PRIOR_DEFAULTS = {"prior_loss_weight": 1.0, "num_class_images": 100, "sample_batch_size": 4}
-PRIOR_OTHERS = ("class_data_dir", "class_prompt", "prior_generation_precision")
+PRIOR_OTHERS = ("class_data_dir", "prior_generation_precision")
+OTHER_DEFAULTS = {"ema_decay": 0.999, "unmasked_weight": 0.0, "output_preservation_weight": 1.0}
+NEEDS = {  # flag -> one of these must be given with it
+    "ema_decay": ("use_ema",),
+    "unmasked_weight": ("alpha_mask", "mask_data_dir"),
+    "output_preservation_weight": ("with_output_preservation",),
+    "class_prompt": ("with_prior_preservation", "with_output_preservation"),
+    "text_encoder_lr": ("train_text_encoder",),
+    "adam_weight_decay_text_encoder": ("train_text_encoder",),
+    "dataset_config_name": ("dataset_name",),
+    "image_column": ("dataset_name",),
+    "caption_column": ("dataset_name",),
+    "hub_model_id": ("push_to_hub",),
+    "hub_token": ("push_to_hub",),
+}
+EXCLUSIVE = (
+    ("dataset_name", "instance_data_dir"), ("alpha_mask", "mask_data_dir"), ("dataset_name", "mask_data_dir"),
+    ("with_prior_preservation", "with_output_preservation"),
+)  # fmt: skip
 VALIDATION_DEFAULTS = {"num_validation_images": 4, "validation_inference_steps": 25}
 NO_WARMUP = ("constant", "piecewise_constant")
 TRACKERS = ("tensorboard", "wandb", "none")
@@ -24,15 +43,16 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         TrainingError: a value is out of range, or flags contradict each other.
     """
     _check_ranges(args)
-    for check in (_check_folders, _check_prior, _check_schedule, _check_validation, _check_reporting):
+    checks = (_check_needs, _check_folders, _check_prior, _check_schedule, check_optimizer, _check_validation)
+    for check in (*checks, _check_reporting, _check_packages):
         check(args)
     filled = dict(vars(args))
-    embedded = base_model.resolve(args.pretrained_model_name_or_path) == base_model.resolve("embedded")
+    embedded = base_model.embedded_name(args.pretrained_model_name_or_path) is not None
     defaults: dict[str, Any] = {
-        "resolution": 64 if embedded else None,  # the family's own
-        "learning_rate": 1e-3 if embedded else 1e-4,
-        "validation_guidance_scale": 3.0 if embedded else None,  # the family's own
+        "learning_rate": default_learning_rate(args, embedded),
+        "validation_guidance_scale": base_model.GUIDANCE_SCALE if embedded else None,  # the family's own
         **PRIOR_DEFAULTS,
+        **OTHER_DEFAULTS,
         **VALIDATION_DEFAULTS,
     }
     filled.update({name: value for name, value in defaults.items() if filled[name] is None})
@@ -51,32 +71,50 @@ def _check_ranges(args: argparse.Namespace) -> None:
     )  # fmt: skip
     for name in at_least_one:
         _refuse(getattr(args, name) is not None and getattr(args, name) < 1, f"--{name} must be 1 or more")
-    for name in ("learning_rate", "snr_gamma", "max_grad_norm", "adam_epsilon"):
+    for name in ("learning_rate", "text_encoder_lr", "snr_gamma", "max_grad_norm", "adam_epsilon"):
         _refuse(getattr(args, name) is not None and not getattr(args, name) > 0, f"--{name} must be more than 0")
-    for name in ("lr_warmup_steps", "checkpointing_steps", "prior_loss_weight", "adam_weight_decay", "seed"):
+    at_least_zero = (
+        "lr_warmup_steps", "checkpointing_steps", "prior_loss_weight", "adam_weight_decay", "noise_offset", "seed",
+        "adam_weight_decay_text_encoder", "output_preservation_weight",
+    )  # fmt: skip
+    for name in at_least_zero:
         _refuse(getattr(args, name) is not None and not getattr(args, name) >= 0, f"--{name} must be 0 or more")
-    for name in ("adam_beta1", "adam_beta2"):
-        _refuse(not 0 <= getattr(args, name) < 1, f"--{name} must be in [0, 1)")
+    for name in ("adam_beta1", "adam_beta2", "ema_decay", "caption_dropout"):
+        _refuse(not 0 <= (getattr(args, name) or 0) < 1, f"--{name} must be in [0, 1)")
+    _refuse(not 0 <= (args.unmasked_weight or 0) <= 1, "--unmasked_weight must be in [0, 1]")
+
+
+def _check_needs(args: argparse.Namespace) -> None:
+    source = args.instance_data_dir or args.dataset_name
+    _refuse(not source, "say where the pictures are: --instance_data_dir FOLDER, or --dataset_name NAME")
+    for name, others in NEEDS.items():
+        idle = getattr(args, name) is not None and not any(getattr(args, other) for other in others)
+        _refuse(idle, f"--{name} does nothing without --{' or --'.join(others)}")
+    for one, other in EXCLUSIVE:
+        both = bool(getattr(args, one)) and bool(getattr(args, other))
+        _refuse(both, f"give --{one} or --{other}, not both")
 
 
 def _check_folders(args: argparse.Namespace) -> None:
     output = Path(args.output_dir)
     _refuse(output.exists() and not output.is_dir(), f"--output_dir {output} is a file; name a folder")
-    _refuse(
-        output.resolve() == Path(args.instance_data_dir).resolve(),
-        "--output_dir and --instance_data_dir are the same folder; results would be taken for pictures",
-    )
+    names = ("instance_data_dir", "class_data_dir", "mask_data_dir", "validation_data_dir", "output_dir")
+    folders: dict[Path, str] = {}
+    for name in names:
+        if getattr(args, name) is None:
+            continue
+        other = folders.setdefault(Path(getattr(args, name)).resolve(), name)
+        _refuse(other != name, f"--{name} and --{other} are the same folder; give each one of its own")
 
 
 def _check_prior(args: argparse.Namespace) -> None:
     given = [name for name in (*PRIOR_OTHERS, *PRIOR_DEFAULTS) if getattr(args, name) is not None]
+    _refuse(args.with_output_preservation and not args.class_prompt, "--with_output_preservation needs --class_prompt")
     if not args.with_prior_preservation:
         _refuse(bool(given), f"--{', --'.join(given)} does nothing without --with_prior_preservation")
         return
     for name in ("class_data_dir", "class_prompt"):
         _refuse(not getattr(args, name), f"--with_prior_preservation needs --{name}")
-    same = Path(args.class_data_dir).resolve() == Path(args.instance_data_dir).resolve()
-    _refuse(same, "--class_data_dir and --instance_data_dir are the same folder; the class needs one of its own")
 
 
 def _check_schedule(args: argparse.Namespace) -> None:
@@ -87,15 +125,17 @@ def _check_schedule(args: argparse.Namespace) -> None:
     )
     piecewise = name == "piecewise_constant"
     _refuse(piecewise != bool(args.lr_step_rules), "piecewise_constant and --lr_step_rules need each other")
-    eight_bit = args.use_8bit_adam and importlib.util.find_spec("bitsandbytes") is None
-    _refuse(eight_bit, "--use_8bit_adam needs bitsandbytes, which is not installed: pip install bitsandbytes")
 
 
 def _check_validation(args: argparse.Namespace) -> None:
-    names = (*VALIDATION_DEFAULTS, "validation_guidance_scale", "validation_steps", "validation_epochs")
+    names = (*VALIDATION_DEFAULTS, "validation_guidance_scale")
     given = [name for name in names if getattr(args, name) is not None]
     idle = bool(given) and not args.validation_prompt
     _refuse(idle, f"--{', --'.join(given)} does nothing without --validation_prompt")
+    names = ("validation_steps", "validation_epochs")
+    given = [name for name in names if getattr(args, name) is not None]
+    idle = bool(given) and not (args.validation_prompt or args.validation_data_dir)
+    _refuse(idle, f"--{', --'.join(given)} does nothing without --validation_prompt or --validation_data_dir")
     both = args.validation_steps is not None and args.validation_epochs is not None
     _refuse(both, "give --validation_steps or --validation_epochs, not both")
 
@@ -107,8 +147,13 @@ def _check_reporting(args: argparse.Namespace) -> None:
     _refuse(missing, f"--report_to {tracker} needs 'pip install {tracker}'; or take --report_to none")
     leak = tracker == "wandb" and args.hub_token is not None
     _refuse(leak, "--report_to wandb would publish --hub_token; log in with 'hf auth login' instead")
-    hub = [name for name in ("hub_model_id", "hub_token") if getattr(args, name) is not None]
-    _refuse(bool(hub) and not args.push_to_hub, f"--{', --'.join(hub)} does nothing without --push_to_hub")
+
+
+def _check_packages(args: argparse.Namespace) -> None:
+    missing = args.quantize_base and importlib.util.find_spec("bitsandbytes") is None
+    _refuse(missing, "--quantize_base needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    both = bool(args.quantize_base) and args.compile_base
+    _refuse(both, "--compile_base does not go with --quantize_base; leave one out")
 
 
 def _refuse(condition: bool, sentence: str) -> None:

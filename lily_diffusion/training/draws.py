@@ -6,6 +6,7 @@ large batch all see the same pictures, timesteps and noise.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Draw:
     index: int  # of the picture
     crop: tuple[float, float]  # left and top, 0 to 1 of what the crop leaves over
     flip: bool
+    drop_caption: bool
     u: float  # in [0, 1): where the timestep lies, see `Family.timesteps`
     posterior_noise: Tensor  # (C, h, w), for the sample from the autoencoder's posterior
     noise: Tensor  # (C, h, w), added to the latents
@@ -32,30 +34,58 @@ class Draws:
 
     seed: int
     stream: str  # "instance" or "class": two streams of one seed have nothing in common
-    num_pictures: int
-    latent_shape: tuple[int, int, int]
+    latent_shapes: tuple[tuple[int, int, int], ...]  # one for each picture
+    batch_size: int = 1  # so many draws in a row are of one shape, where the pictures allow it
     center_crop: bool = False
     random_flip: bool = False
+    caption_dropout: float = 0.0
+    noise_offset: float = 0.0
 
     def __getitem__(self, position: int) -> Draw:
         generator = generator_for(self.seed, self.stream, position)
+        round_, place = divmod(position, self.num_pictures)
+        index = _order(self.seed, self.stream, self.latent_shapes, self.batch_size, round_)[place]
+        shape = self.latent_shapes[index]
         left, top, coin = torch.rand(3, generator=generator).tolist()
+        u = float(torch.rand((), generator=generator))
+        posterior_noise = torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        shift = torch.randn(shape[0], 1, 1, generator=generator)
         return Draw(
-            index=self._index(position),
+            index=index,
             crop=(0.5, 0.5) if self.center_crop else (left, top),
             flip=self.random_flip and coin < 0.5,
-            u=float(torch.rand((), generator=generator)),
-            posterior_noise=torch.randn(self.latent_shape, generator=generator),
-            noise=torch.randn(self.latent_shape, generator=generator),
+            drop_caption=float(torch.rand((), generator=generator)) < self.caption_dropout,
+            u=u,
+            posterior_noise=posterior_noise,
+            noise=noise + self.noise_offset * shift if self.noise_offset else noise,
         )
 
     def at(self, positions: Sequence[int]) -> list[Draw]:
         return [self[position] for position in positions]
 
-    def _index(self, position: int) -> int:
-        round_, place = divmod(position, self.num_pictures)
-        order = torch.randperm(self.num_pictures, generator=generator_for(self.seed, f"{self.stream} order", round_))
-        return int(order[place])
+    @property
+    def num_pictures(self) -> int:
+        return len(self.latent_shapes)
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, stream: str, shapes: tuple, batch_size: int, round_: int) -> list[int]:
+    """The order of all pictures in one round: drawn, but with runs of one shape that fill batches."""
+    drawn = torch.randperm(len(shapes), generator=generator_for(seed, f"{stream} order", round_)).tolist()
+    alike: dict[tuple, list[int]] = {}
+    for index in drawn:
+        alike.setdefault(shapes[index], []).append(index)
+    if len(alike) == 1:
+        return drawn
+    runs, rest = [], []
+    for same in alike.values():
+        whole = len(same) - len(same) % batch_size
+        runs += [same[i : i + batch_size] for i in range(0, whole, batch_size)]
+        rest += same[whole:]
+    runs.sort(key=lambda run: drawn.index(run[0]))
+    lead = -round_ * len(shapes) % batch_size  # so many complete the batch that the round before began
+    return [*rest[:lead], *(index for run in runs for index in run), *rest[lead:]]
 
 
 def generator_for(seed: int, stream: str, number: int) -> torch.Generator:

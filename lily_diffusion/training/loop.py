@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -13,23 +12,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..inspection import RoutingRecorder, record_routing
-from ..loaders import save_lily_weights
-from . import reports
-from .build import Run, build
-from .checkpoints import random_states, save_checkpoint, set_random_states
+from . import reports, saving
+from .build import build
+from .checkpoints import random_states, set_random_states
 from .checks import complete
-from .draws import micro_batch_positions, mixed_seed
+from .dry_run import dry_run
 from .errors import TrainingError
 from .interrupts import StopRequest
-from .losses import with_prior
-from .model_card import push_to_hub, write_model_card
-from .sources import Samples
-
-logger = logging.getLogger(__name__)
+from .main_process import agreed
+from .objective import batch_loss
+from .optimizer import learning_rate_now, training_mode
+from .progress_bar import Bar, speed_scalars
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class TrainingResult:
     losses: list[float]  # of the steps done in this call
     steps: int  # done in all, with those before a resume
     output_dir: Path
-    weights: Path
+    weights: Path | None  # None after a dry run
     seconds: float
     stopped_by: int | None = None  # a signal's number, -1 for the watcher; None: it ran to its end
     message: str = ""
@@ -71,9 +68,17 @@ def train(args: argparse.Namespace, on_step: Callable[[StepReport], bool | None]
     """
     start, random_before = time.monotonic(), random_states()
     try:
-        return _train(build(complete(args)), start, on_step)
+        run = build(complete(args))
+        return _rehearse(run, start) if args.dry_run else _train(run, start, on_step)
     finally:
         set_random_states(random_before)
+
+
+def _rehearse(run: Run, start: float) -> TrainingResult:
+    loss, report = dry_run(run)
+    saving.say(run, report)
+    seconds = time.monotonic() - start
+    return TrainingResult([loss], run.progress.step, run.output_dir, None, seconds, message=report)
 
 
 def _train(run: Run, start: float, on_step: Callable[[StepReport], bool | None] | None) -> TrainingResult:
@@ -81,54 +86,59 @@ def _train(run: Run, start: float, on_step: Callable[[StepReport], bool | None] 
         done, end = run.progress.step, run.max_train_steps
         raise TrainingError(f"the checkpoint is at step {done} and the run ends at {end}; raise --max_train_steps")
     reports.start_trackers(run)
-    _say(run, reports.opening(run))
+    saving.save_settings(run)
+    saving.say(run, reports.opening(run))
     losses: list[float] = []
     try:
         with StopRequest() as stop:
             stopped_by = _steps(run, stop, losses, on_step)
-            weights = _save_weights(run)
-            checkpoint = _checkpoint(run) if stopped_by or run.args.checkpointing_steps else None
+            weights = saving.save_weights(run)
+            checkpoint = saving.checkpoint(run) if stopped_by or run.args.checkpointing_steps else None
         if stopped_by and checkpoint is not None:
             message = reports.how_to_resume(run, checkpoint)
         else:
-            message = _present(run, weights, start)
+            message = saving.present(run, weights, start)
     finally:
         run.accelerator.end_training()
-    _say(run, message)
+    saving.say(run, message)
     seconds = time.monotonic() - start
     return TrainingResult(losses, run.progress.step, run.output_dir, weights, seconds, stopped_by, message)
 
 
 def _steps(run: Run, stop: StopRequest, losses: list[float], on_step: Callable | None) -> int | None:
     """Step until the end or until someone asks to stop; returns who asked."""
-    args, progress, main = run.args, run.progress, run.accelerator.is_main_process
-    bar = tqdm(total=run.max_train_steps, initial=progress.step, desc="Steps", disable=not main)
+    args, progress, accelerator = run.args, run.progress, run.accelerator
     before: list[Tensor] = []  # the weights that gave the last finite loss
+    bar = Bar(run.max_train_steps, progress.step, visible=accelerator.is_main_process)
     with bar, logging_redirect_tqdm():
+        if progress.step == 0:
+            saving.measure_held_out(run)
         while progress.step < run.max_train_steps:
             report = _step(run, before)
             losses.append(report.loss)
-            bar.update(1)
-            bar.set_postfix(loss=f"{report.smoothed_loss:.4f}", lr=f"{report.learning_rate:.2g}")
+            bar.update(report)
             asked = on_step is not None and bool(on_step(report))
             if progress.step == run.max_train_steps:
                 break  # nothing is left to stop; the end is saved and shown by `train`
-            stopped_by = _agree(run, stop.signal_number or (-1 if asked else 0))
+            stopped_by = agreed(accelerator, stop.signal_number or (-1 if asked else 0))
             if stopped_by:
                 return stopped_by
-            if args.checkpointing_steps and progress.step % args.checkpointing_steps == 0:
-                _checkpoint(run)
-            if progress.step % run.validation_steps == 0:
-                _validate(run)
+            with bar.paused():
+                if args.checkpointing_steps and progress.step % args.checkpointing_steps == 0:
+                    saving.checkpoint(run)
+                if progress.step % run.validation_steps == 0:
+                    saving.validate(run)
     return None
 
 
 def _step(run: Run, before: list[Tensor]) -> StepReport:
     """One optimizer step; `before` receives the weights as they were before it."""
     args, accelerator, progress = run.args, run.accelerator, run.progress
+    begun = time.monotonic()
     run.model.train()
     run.family.denoiser.eval()  # frozen, so its dropout has nothing to regularise
-    watching = run.args.report_to != "none" and progress.step % args.logging_steps == 0
+    training_mode(run.optimizer)
+    watching = args.report_to != "none" and progress.step % args.logging_steps == 0
     total = torch.zeros((), device=accelerator.device)
     recorder: RoutingRecorder | None = None
     for micro_batch in range(args.gradient_accumulation_steps):
@@ -139,40 +149,30 @@ def _step(run: Run, before: list[Tensor]) -> StepReport:
             recorder = heard or recorder
             accelerator.backward(loss)
         total += loss.detach() / args.gradient_accumulation_steps
-    grad_norm = accelerator.clip_grad_norm_(list(run.adapter.parameters()), args.max_grad_norm)
+    grad_norm = accelerator.clip_grad_norm_(run.parameters, args.max_grad_norm)
     loss_value, norm_value = float(accelerator.reduce(total, "mean")), float(grad_norm)
     _stop_if_not_finite(run, before, loss_value, norm_value)
-    before[:] = [p.detach().clone() for p in run.adapter.parameters()]
+    before[:] = [p.detach().clone() for p in run.weights]
 
-    learning_rate = run.lr_scheduler.get_last_lr()[0]
+    learning_rate = learning_rate_now(run.optimizer)
     run.optimizer.step()
     if not accelerator.optimizer_step_was_skipped:  # fp16 leaves out a step whose gradients overflowed
         run.lr_scheduler.step()
+        if run.ema is not None:
+            run.ema.update()
     run.optimizer.zero_grad()
     progress.step += 1
     progress.samples_seen += run.samples_in_step
-    progress.smoothed_loss = reports.smoothed(progress.smoothed_loss, loss_value)
-    smoothed_loss = progress.smoothed_loss
-    scalars = {"loss": loss_value, "smoothed_loss": smoothed_loss, "lr": learning_rate, "grad_norm": norm_value}
-    accelerator.log({**scalars, **reports.router_scalars(run, recorder)}, step=progress.step)
-    return StepReport(progress.step, run.max_train_steps, loss_value, smoothed_loss, learning_rate, norm_value)
-
-
-def batch_loss(run: Run, micro_batch: int) -> Tensor:
-    """The loss of the `micro_batch`-th part of the next step, a pure function of the seed and of the samples seen."""
-    args, accelerator = run.args, run.accelerator
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    positions = micro_batch_positions(run.progress.samples_seen, micro_batch, args.train_batch_size, rank, world_size)
-    samples: Samples = run.instances.samples(positions)
-    if run.classes is not None:
-        samples = samples + run.classes.samples(positions)
-    torch.manual_seed(mixed_seed(run.progress.seed, "dropout", positions[0]))
-    prompts = run.family.batch([run.embeddings[caption] for caption in samples.captions])
-    losses = run.family.losses(run.model, samples.latents, samples.noise, samples.timesteps, prompts)
-    loss = with_prior(losses, len(positions), args.prior_loss_weight)
-    if world_size > 1:  # DDP waits for a gradient of every tensor, and a model may not use all of its projections
-        loss = loss + 0.0 * torch.stack([p.sum() for p in run.adapter.parameters()]).sum()
-    return loss
+    progress.smoothed_loss = reports.smoothed(progress.smoothed_loss, loss_value, progress.step)
+    numbers = {"loss": loss_value, "smoothed_loss": progress.smoothed_loss, "lr": learning_rate}
+    numbers |= {"grad_norm": norm_value, "seconds": time.monotonic() - begun}
+    if run.history is not None:
+        run.history.add(progress.step, **numbers)
+    scalars = {**numbers, **speed_scalars(numbers["seconds"]), **reports.router_scalars(run, recorder)}
+    accelerator.log(scalars, step=progress.step)
+    return StepReport(
+        progress.step, run.max_train_steps, loss_value, progress.smoothed_loss, learning_rate, norm_value
+    )
 
 
 def _stop_if_not_finite(run: Run, before: list[Tensor], loss: float, grad_norm: float) -> None:
@@ -184,75 +184,8 @@ def _stop_if_not_finite(run: Run, before: list[Tensor], loss: float, grad_norm: 
     if not before or run.progress.step < 2:
         raise TrainingError(f"{where}. There are no better weights to save than those that the run began with")
     with torch.no_grad():
-        for parameter, value in zip(run.adapter.parameters(), before, strict=True):
+        for parameter, value in zip(run.weights, before, strict=True):
             parameter.copy_(value)
     run.progress.step -= 1  # the last update led here: save the weights from before it
-    weights = _save_weights(run)
+    weights = saving.save_weights(run)
     raise TrainingError(f"{where}. The weights after step {run.progress.step} are saved in {weights}")
-
-
-def _present(run: Run, weights: Path, start: float) -> str:
-    """Pictures, card and upload, when all is saved and nothing can be lost; returns the closing words."""
-    sheet = _validate(run)
-    prompt = (run.args.validation_prompt or reports.trigger_words(run))[0]
-    if run.accelerator.is_main_process:
-        _write_card(run, prompt, sheet)
-    return reports.closing(run, weights, time.monotonic() - start, prompt)
-
-
-def _write_card(run: Run, prompt: str, sheet: Path | None) -> None:
-    args = run.args
-    write_model_card(
-        run.output_dir,
-        title=reports.title(run),
-        base_model=args.pretrained_model_name_or_path,
-        trigger_words=reports.trigger_words(run),
-        prompt=prompt,
-        facts=reports.training_facts(run),
-        source=args.hub_model_id or str(run.output_dir),
-        sheet=sheet,
-    )
-    if args.push_to_hub:
-        _say(run, push_to_hub(run.output_dir, args.hub_model_id, args.hub_token))
-
-
-def _save_weights(run: Run) -> Path:
-    run.accelerator.wait_for_everyone()
-    if run.accelerator.is_main_process:
-        return save_lily_weights(run.family.denoiser, run.output_dir, **reports.saving_facts(run))
-    return run.output_dir / reports.WEIGHT_NAME
-
-
-def _checkpoint(run: Run) -> Path:
-    run.accelerator.wait_for_everyone()
-    path = run.output_dir / f"checkpoint-{run.progress.step}"
-    if run.accelerator.is_main_process:
-        limit = run.args.checkpoints_total_limit
-        facts = reports.saving_facts(run)
-        save_checkpoint(run.output_dir, run.progress, run.family.denoiser, run.checkpoint_parts, limit, **facts)
-        logger.info("Saved state to %s", path)
-    return path
-
-
-def _validate(run: Run) -> Path | None:
-    """Draw a sheet on the main process; the others wait."""
-    path = None
-    if run.validation is not None and run.accelerator.is_main_process:
-        path = run.validation.save(run.output_dir / "samples", run.progress.step, run.accelerator.autocast())
-        reports.track_picture(run, path)
-        logger.info("Running validation... %s", path)
-    run.accelerator.wait_for_everyone()
-    return path
-
-
-def _agree(run: Run, request: int) -> int:
-    """A request to stop that reaches one process stops all of them after the same step."""
-    if run.accelerator.num_processes == 1:
-        return request
-    requests = run.accelerator.gather(torch.tensor([request], device=run.accelerator.device))
-    return int(requests[requests.abs().argmax()])
-
-
-def _say(run: Run, text: str) -> None:
-    if run.accelerator.is_main_process:
-        logger.info("%s", text)

@@ -47,9 +47,19 @@ def min_snr_weights(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     return snr.clamp(max=gamma) / (snr + 1)
 
 
-def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean squared error of each sample in float32, times its weight: (B, C, h, w) twice -> (B,)."""
-    losses = F.mse_loss(prediction.float(), target.float(), reduction="none").flatten(1).mean(1)
+def denoising_loss(
+    prediction: Tensor, target: Tensor, weights: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of each sample in float32, times its weight: (B, C, h, w) twice -> (B,).
+
+    With a mask (B, 1, h, w) of weights in [0, 1] it is the weighted mean over places, so that a small subject counts
+    as much as a large one.
+    """
+    errors = F.mse_loss(prediction.float(), target.float(), reduction="none")
+    if mask is None:
+        losses = errors.flatten(1).mean(1)
+    else:
+        losses = (errors.mean(1) * mask[:, 0]).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1e-6)
     return losses if weights is None else losses * weights
 
 

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..save_and_load import WEIGHT_NAME
+from . import config_file, history, loss_plot
+
+CARD_NAME = "README.md"
+TAGS = ("text-to-image", "diffusers", "diffusers-training", "lily", "dreambooth")
+NOT_UPLOADED = ("checkpoint-*/**", ".*", "first_batch.png")  # the last shows the pictures of training
 
 
 def usage(base_model: str, source: str, prompt: str) -> str:
@@ -23,7 +28,7 @@ def usage(base_model: str, source: str, prompt: str) -> str:
             "from lily_diffusion import load_lily_weights",
             f"pipe = {load}",
             f"load_lily_weights(pipe, {source!r})",
-            f'pipe({prompt!r}).images[0].save("picture.png")',
+            f'pipe(prompt={prompt!r}).images[0].save("picture.png")',
         ]
     )
 
@@ -39,26 +44,17 @@ def write_model_card(
     source: str,
     sheet: Path | None,
 ) -> Path:
-    """Write ``README.md`` with a header that the Hub reads.
+    """Write ``README.md`` with a header that the Hub reads; what else is in the folder is shown or named.
 
     Args:
         prompt: for the usage lines and the gallery.
-        facts: name -> value, shown as a table.
+        facts: name -> value, shown as a table, with the versions that are installed below them.
         source: what `load_lily_weights` is given in the usage lines.
         sheet: a validation picture inside `folder`.
     """
     picture = sheet.relative_to(folder).as_posix() if sheet is not None else None
-    header = ["---", "library_name: diffusers", "pipeline_tag: text-to-image"]
-    header += ["tags:", *(f"- {t}" for t in ("text-to-image", "diffusers", "diffusers-training", "lily", "dreambooth"))]
-    if base_model.count("/") == 1 and not os.path.exists(base_model):
-        header.append(f"base_model: {json.dumps(base_model)}")
-    if trigger_words:
-        header.append(f"instance_prompt: {json.dumps(trigger_words[0], ensure_ascii=False)}")
-    if picture:
-        header += ["widget:", f"- text: {json.dumps(prompt, ensure_ascii=False)}", f"  output:\n    url: {picture}"]
     text = [
-        *header,
-        "---",
+        *_header(base_model, trigger_words, prompt, picture),
         "",
         f"# {title}",
         "",
@@ -77,27 +73,67 @@ def write_model_card(
         "",
         "## Training",
         "",
-        "| | |",
-        "|---|---|",
-        *[f"| {name} | {value} |" for name, value in facts.items()],
-        "",
+        *_losses(folder),
+        *_table(facts),
+        *_table(config_file.versions(), "version"),
+        *_repeat(folder),
     ]
-    path = folder / "README.md"
-    path.write_text("\n".join(text), encoding="utf-8")
+    path = folder / CARD_NAME
+    temporary = folder / f".{CARD_NAME}.writing"
+    temporary.write_text("\n".join(text), encoding="utf-8")
+    os.replace(temporary, path)
     return path
 
 
-def push_to_hub(folder: Path, repo_id: str | None, token: str | None) -> str:
-    """Upload the folder, without checkpoints and logs; returns a sentence that says how it went, and never raises."""
+def push_to_hub(folder: Path, repo_id: str | None, token: str | None, leave_out: Sequence[str] = ("logs",)) -> str:
+    """Upload the folder without checkpoints; returns a sentence that says how it went, and never raises.
+
+    Args:
+        leave_out: folders inside it that stay here as well: logs, caches, the pictures of training.
+    """
     from huggingface_hub import HfApi
 
     name = repo_id or folder.resolve().name
+    ignore = [*NOT_UPLOADED, *(f"{inner}/**" for inner in leave_out)]
     try:
         api = HfApi(token=token)
         repo = api.create_repo(name, exist_ok=True).repo_id
-        ignore = ["checkpoint-*/**", ".checkpoint-*/**", "logs/**"]
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Lily adapter", ignore_patterns=ignore)
     except Exception as error:  # the training is done and saved: whatever the network does must not look like a failure
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return f"not uploaded ({reason}); all is saved in {folder}, upload it later with: hf upload {name} {folder}"
-    return f"uploaded to https://huggingface.co/{repo} ({WEIGHT_NAME} and README.md)"
+    return f"uploaded to https://huggingface.co/{repo} ({WEIGHT_NAME} and {CARD_NAME})"
+
+
+def _header(base_model: str, trigger_words: Sequence[str], prompt: str, picture: str | None) -> list[str]:
+    """The YAML between dashes that the Hub reads; a JSON string is a YAML string."""
+    header = ["---", "library_name: diffusers", "pipeline_tag: text-to-image", "tags:", *(f"- {tag}" for tag in TAGS)]
+    if base_model.count("/") == 1 and not os.path.exists(base_model):
+        header += [f"base_model: {json.dumps(base_model)}", "base_model_relation: adapter"]
+    if trigger_words:
+        header.append(f"instance_prompt: {json.dumps(trigger_words[0], ensure_ascii=False)}")
+    if picture:
+        header += ["widget:", f"- text: {json.dumps(prompt, ensure_ascii=False)}", f"  output:\n    url: {picture}"]
+    return [*header, "---"]
+
+
+def _losses(folder: Path) -> list[str]:
+    if not (folder / loss_plot.FILE_NAME).exists():
+        return []
+    lines = [f"![losses]({loss_plot.FILE_NAME})", ""]
+    return (
+        [*lines, f"The numbers are in `{history.FILE_NAME}`.", ""] if (folder / history.FILE_NAME).exists() else lines
+    )
+
+
+def _table(rows: Mapping[str, Any], heading: str = "") -> list[str]:
+    shown = [f"| {name} | {value} |" for name, value in rows.items()]
+    return [f"| | {heading} |", "|---|---|", *shown, ""]
+
+
+def _repeat(folder: Path) -> list[str]:
+    if not (folder / config_file.FILE_NAME).exists():
+        return []
+    flags = f"--config {config_file.FILE_NAME} --output_dir ANOTHER_FOLDER"
+    command = f"accelerate launch train_scripts/train_dreambooth_lily.py {flags}"
+    return [f"All settings are in `{config_file.FILE_NAME}`; to train it again:", "", "```bash", command, "```", ""]

@@ -10,12 +10,17 @@ from .errors import TrainingError
 from .families.base import FAMILY_FLAGS
 
 # What a resumed run must share with its checkpoint because the optimizer's state brings it along.
-BINDING = ("learning_rate", "lr_scheduler", "scale_lr", "adam_beta1", "adam_beta2", "adam_weight_decay", "adam_epsilon")
+BINDING = (
+    "optimizer", "use_ema", "learning_rate", "text_encoder_lr", "lr_scheduler", "scale_lr", "adam_beta1", "adam_beta2",
+    "adam_weight_decay", "adam_epsilon",
+)  # fmt: skip
 # What may change, but then the run is not the one that would have gone on.
 SHAPING = (
     "pretrained_model_name_or_path", "resolution", "center_crop", "random_flip", "cache_latents", "prior_loss_weight",
     "train_batch_size", "gradient_accumulation_steps", "mixed_precision", *FAMILY_FLAGS, "max_grad_norm",
-    "lr_warmup_steps", "lr_num_cycles", "lr_power", "lr_step_rules",
+    "lr_warmup_steps", "lr_num_cycles", "lr_power", "lr_step_rules", "use_aspect_ratio_buckets", "aspect_ratio_buckets",
+    "unmasked_weight", "caption_dropout", "with_output_preservation", "output_preservation_weight", "quantize_base",
+    "ema_decay",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..adapter import LilyAdapter
+from ..blend import set_enabled
 from ..grid import labelled_grid
-from ..switches import disable_lily, enable_lily
+from ..state import get_adapters
 from .checkpoints import random_states, set_random_states
 from .draws import generator_for
-from .families import Condition, Family
+from .families import Family
+from .prompts import Prompts
 
 SEED = 0  # of the noise that the pictures start from: the same in every run, so that runs can be compared
+LABEL_LENGTH = 110  # characters of a prompt beside its row
 
 
 class Validation:
@@ -29,9 +31,9 @@ class Validation:
     def __init__(
         self,
         family: Family,
-        adapter: LilyAdapter,
-        prompts: Sequence[str],
-        embeddings: dict[str, Condition],
+        parts: Mapping[str, nn.Module],
+        texts: Sequence[str],
+        prompts: Prompts,
         *,
         resolution: int,
         num_images: int,
@@ -39,13 +41,13 @@ class Validation:
         inference_steps: int,
         device: torch.device,
     ):
-        """`embeddings` must have every prompt and the empty one."""
+        """`parts` are the models that carry adapters; `prompts` must have all `texts` and the empty one."""
         self.family = family
         self.pipe = without_text(family)
         self.pipe.set_progress_bar_config(disable=True)
-        self.adapter = adapter
-        self.prompts = list(dict.fromkeys(prompts))
-        self.embeddings = embeddings
+        self.parts = dict(parts)
+        self.texts = list(dict.fromkeys(texts))
+        self.prompts = prompts
         self.resolution = resolution
         self.num_images = num_images
         self.guidance_scale = guidance_scale
@@ -57,14 +59,10 @@ class Validation:
         """One picture with two rows for each prompt: the base model's, and the adapted model's."""
         with torch.no_grad(), self._undisturbed(), autocast:
             if self._base is None:
-                disable_lily(self.pipe)
-                try:
-                    self._base = [self._row(prompt) for prompt in self.prompts]
-                finally:
-                    enable_lily(self.pipe)
-            adapted = [self._row(prompt) for prompt in self.prompts]
+                self._base = self._base_rows()
+            adapted = [self._row(text) for text in self.texts]
         rows = [row for pair in zip(self._base, adapted, strict=True) for row in pair]
-        labels = [text for prompt in self.prompts for text in (f"base: {prompt}", f"adapted: {prompt}")]
+        labels = [f"{kind}: {shortened(text)}" for text in self.texts for kind in ("base", "adapted")]
         columns = [f"noise {i}" for i in range(self.num_images)]
         return labelled_grid(rows, labels, columns, title=f"step {step}")
 
@@ -75,8 +73,17 @@ class Validation:
         self.sheet(step, autocast).save(path)
         return path
 
-    def _row(self, prompt: str) -> list[Image.Image]:
-        encoded, empty = self.embeddings[prompt], self.embeddings[""]
+    def _base_rows(self) -> list[list[Image.Image]]:
+        for model in self.parts.values():
+            set_enabled(model, False)
+        try:
+            return [self._row(text) for text in self.texts]
+        finally:
+            for model in self.parts.values():
+                set_enabled(model, True)
+
+    def _row(self, text: str) -> list[Image.Image]:
+        encoded, empty = self.prompts[text], self.prompts[""]
         return self.pipe(
             **self.family.call_arguments(encoded, empty, self.num_images, self.guidance_scale),
             generator=[generator_for(SEED, "validation", i) for i in range(self.num_images)],
@@ -87,15 +94,19 @@ class Validation:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        states, training, home = random_states(), self.adapter.training, self.pipe.vae.device
+        states, home = random_states(), self.pipe.vae.device
+        adapters = [adapter for model in self.parts.values() for adapter in get_adapters(model).values()]
+        modes = [adapter.training for adapter in adapters]
         self.pipe.vae.to(self.device)
         self.pipe.vae.__dict__["decode"] = _in_full_precision(self.pipe.vae)
-        self.adapter.eval()
+        for adapter in adapters:
+            adapter.eval()
         try:
             yield
         finally:
             del self.pipe.vae.__dict__["decode"]
-            self.adapter.train(training)
+            for adapter, training in zip(adapters, modes, strict=True):
+                adapter.train(training)
             self.pipe.vae.to(home)
             set_random_states(states)
 
@@ -108,6 +119,16 @@ def without_text(family: Family) -> Any:
     known = inspect.signature(type(pipe).__init__).parameters
     options = {name: value for name, value in pipe.config.items() if name in known and name not in parts}
     return type(pipe)(**parts, **options)
+
+
+def shortened(text: str) -> str:
+    """A prompt as it fits beside a row of pictures."""
+    if len(text) <= LABEL_LENGTH:
+        return text
+    cut = text[: LABEL_LENGTH - 1]
+    if " " in cut[-20:]:  # not in some scripts, nor within a word that is a story of its own
+        cut = cut.rpartition(" ")[0]
+    return cut.rstrip(" ,.") + "…"
 
 
 def _in_full_precision(vae: nn.Module) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoModel, BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
 
 from ... import base_model
 from ..errors import TrainingError
@@ -49,8 +49,11 @@ def family_class(args: argparse.Namespace) -> type[Family]:
     raise TrainingError(f"the base model is a {kind}; pipelines that can be trained: {known}")
 
 
-def load_family(args: argparse.Namespace) -> Family:
+def load_family(args: argparse.Namespace, dtype: torch.dtype = torch.float32) -> Family:
     """Load what ``--pretrained_model_name_or_path`` names, in float32, as the family that its pipeline belongs to.
+
+    Args:
+        dtype: what a quantised denoiser (``--quantize_base``) computes in.
 
     Raises:
         TrainingError: it cannot be loaded, or is of no family that can be trained.
@@ -61,10 +64,23 @@ def load_family(args: argparse.Namespace) -> Family:
     try:
         if args.pretrained_vae_model_name_or_path:
             vae_name = args.pretrained_vae_model_name_or_path
-            options["vae"] = AutoencoderKL.from_pretrained(vae_name, torch_dtype=torch.float32)
+            options["vae"] = AutoModel.from_pretrained(vae_name, torch_dtype=torch.float32)
+        if args.quantize_base:
+            options["quantization_config"] = _quantization(args.quantize_base, dtype)
         pipe = base_model.load_pipeline(name, dtype=torch.float32, **options)
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot load the base model {name!r}: {str(error).strip().splitlines()[0]}") from error
     if getattr(pipe, "safety_checker", None) is not None:
         pipe.register_modules(safety_checker=None)  # training sees no picture that it could judge
     return family(pipe, args)
+
+
+def _quantization(kind: str, dtype: torch.dtype) -> PipelineQuantizationConfig:
+    """Weights of the denoiser alone in 8 or 4 bits, by bitsandbytes; 4-bit constants are quantised once more."""
+    if kind == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        )
+    return PipelineQuantizationConfig(quant_mapping={"unet": config, "transformer": config})

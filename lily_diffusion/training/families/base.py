@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .. import losses
 from ..errors import TrainingError
 
 FAMILY_FLAGS = (
-    "snr_gamma", "weighting_scheme", "logit_mean", "logit_std", "mode_scale", "guidance_scale", "max_sequence_length",
+    "snr_gamma", "noise_offset", "weighting_scheme", "logit_mean", "logit_std", "mode_scale", "guidance_scale",
+    "max_sequence_length",
 )  # fmt: skip
 Condition = dict[str, Tensor]  # what the denoiser gets for one prompt, without a batch dimension, in float32
 
@@ -28,7 +30,7 @@ class Family:
     pipelines: ClassVar[tuple[str, ...]]  # the classes of diffusers that belong to it
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
     objective: str  # what the denoiser predicts, for people
-    default_resolution: ClassVar[int] = 512
+    default_resolution: ClassVar[int] = 1024  # where the denoiser's own configuration does not say
     default_guidance: ClassVar[float] = 7.5  # of validation pictures
     latents_per_token: ClassVar[int | None] = None  # along an edge, where the pipeline packs them itself
     flags: ClassVar[dict[str, Any]] = {}  # flags that mean something to it -> their defaults
@@ -62,18 +64,24 @@ class Family:
         """Pixels along the edge of what must not be cut: a latent, or a patch of them."""
         return self.pipe.vae_scale_factor * (self.latents_per_token or self.denoiser.config.get("patch_size") or 1)
 
-    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """The (C, h, w) of one latent.
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The (C, h, w) of the latent of a picture of this many pixels.
 
         Raises:
-            TrainingError: the resolution does not go into whole latents.
+            TrainingError: the pixels do not go into whole latents.
         """
         step = self.pixels_per_latent
-        if resolution % step:
-            near = max(1, round(resolution / step)) * step
-            raise TrainingError(f"--resolution {resolution} is not a multiple of {step}, a latent's edge; take {near}")
-        edge = resolution // self.pipe.vae_scale_factor
-        return (self.latent_channels, edge, edge)
+        for edge in (height, width):
+            if edge % step:
+                near = max(1, round(edge / step)) * step
+                raise TrainingError(f"--resolution {edge} is not a multiple of {step}, a latent's edge; take {near}")
+        return (self.latent_channels, height // self.pipe.vae_scale_factor, width // self.pipe.vae_scale_factor)
+
+    @property
+    def native_resolution(self) -> int:
+        """Edge in pixels of the pictures that the base model was made for."""
+        size = self.denoiser.config.get("sample_size")
+        return size * self.pipe.vae_scale_factor if isinstance(size, int) else self.default_resolution
 
     @property
     def latent_channels(self) -> int:
@@ -101,12 +109,19 @@ class Family:
         """What the denoiser gets for one prompt, made by the pipeline's own method."""
         raise NotImplementedError
 
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """The text encoders that the pipeline has, by the names of its parts."""
+        parts = {name: getattr(self.pipe, name, None) for name in self.text_parts}
+        return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+
+    def place_text_encoders(self, device: torch.device) -> None:
+        for encoder in self.text_encoders().values():
+            encoder.to(device)
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Iterable[str], device: torch.device) -> dict[str, Condition]:
         """Encode each different prompt once."""
-        for name in self.text_parts:
-            if isinstance(part := getattr(self.pipe, name, None), nn.Module):
-                part.to(device)
+        self.place_text_encoders(device)
         return {prompt: self.encode(prompt, device) for prompt in dict.fromkeys(prompts)}
 
     def batch(self, conditions: Sequence[Condition]) -> Condition:
@@ -116,6 +131,18 @@ class Family:
     def truncated(self, prompt: str) -> str:
         """The end of a prompt that no text encoder will see; empty if one sees everything."""
         return unseen(self.pipe.tokenizer, prompt, prompt, self.pipe.tokenizer.model_max_length - 1)
+
+    def trainable_text_encoders(self) -> dict[str, nn.Module]:
+        """Those that may have an adapter of their own.
+
+        Raises:
+            TrainingError: there is none.
+        """
+        found = {name: part for name, part in self.text_encoders().items() if "CLIPText" in type(part).__name__}
+        if not found:
+            kinds = ", ".join(type(part).__name__ for part in self.text_encoders().values())
+            raise TrainingError(f"--train_text_encoder adapts CLIP text encoders, and this base has {kinds}; leave it out")
+        return found
 
     def free_text_encoder(self) -> None:
         self.pipe.register_modules(**dict.fromkeys(self.text_parts))
@@ -132,9 +159,32 @@ class Family:
         """Timesteps from uniform numbers in [0, 1), both of shape (B,)."""
         raise NotImplementedError
 
-    def losses(self, model: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
-        """The loss of each sample, shape (B,); `model` takes the denoiser's arguments and returns its tensor."""
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Noisy latents and the target for the denoiser, both (B, C, h, w), and the weight of each sample's loss."""
         raise NotImplementedError
+
+    def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
+        """The denoiser's answer, comparable with the target; `model` takes its arguments and returns its tensor."""
+        raise NotImplementedError
+
+    def ask(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
+        """`predict`, with everything in the denoiser's type."""
+        dtype = self.denoiser.dtype
+        prompts = {name: t.to(dtype) if t.is_floating_point() else t for name, t in prompts.items()}
+        return self.predict(model, noisy.to(dtype), timesteps, prompts)
+
+    def losses(
+        self,
+        model: nn.Module,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        prompts: Condition,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of each sample, shape (B,)."""
+        noisy, target, weights = self.noised(latents, noise, timesteps)
+        return losses.denoising_loss(self.ask(model, noisy, timesteps, prompts), target, weights, mask)
 
 
 def unseen(tokenizer: Any, prompt: str, text: str, length: int) -> str:

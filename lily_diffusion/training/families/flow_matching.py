@@ -10,11 +10,10 @@ import math
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import TrainingError
-from .base import Condition, Family
+from .base import Family
 
 WEIGHTINGS = ("none", "logit_normal", "mode", "sigma_sqrt", "cosmap")
 
@@ -40,17 +39,10 @@ class FlowMatching(Family):
         shift = 1.0 if config.get("use_dynamic_shifting") else config.get("shift", 1.0)
         return shifted(level, shift) * config.num_train_timesteps
 
-    def losses(self, model: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         sigma = (timesteps / self.pipe.scheduler.config.num_train_timesteps).view(-1, 1, 1, 1)
-        noisy = (1 - sigma) * latents + sigma * noise
-        prompts = {name: t.to(self.denoiser.dtype) if t.is_floating_point() else t for name, t in prompts.items()}
-        answer = self.predict(model, noisy.to(self.denoiser.dtype), timesteps, prompts)
-        losses = F.mse_loss(answer.float(), noise - latents, reduction="none").flatten(1).mean(1)
-        return losses * loss_weights(sigma.flatten(), self.args.weighting_scheme)
-
-    def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
-        """The denoiser's answer to noisy latents (B, C, h, w), as an estimate of noise - x_0 of the same shape."""
-        raise NotImplementedError
+        weights = loss_weights(sigma.flatten(), self.args.weighting_scheme)
+        return (1 - sigma) * latents + sigma * noise, noise - latents, weights
 
     @property
     def length(self) -> int:

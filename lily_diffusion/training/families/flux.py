@@ -14,7 +14,6 @@ from .flow_matching import FlowMatching
 class Flux(FlowMatching):
     pipelines = ("FluxPipeline",)
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-    default_resolution = 1024
     default_guidance = 3.5
     latents_per_token = 2
     flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "guidance_scale": 1.0}

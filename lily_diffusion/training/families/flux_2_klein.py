@@ -16,7 +16,6 @@ class Flux2Klein(FlowMatching):
     """Latents are patches throughout: (B, 4 C, h / 2, w / 2)."""
 
     pipelines = ("Flux2KleinPipeline",)
-    default_resolution = 1024
     default_guidance = 4.0
     latents_per_token = 2
 
@@ -26,8 +25,8 @@ class Flux2Klein(FlowMatching):
         self.patch_mean = norm.running_mean.clone().view(-1, 1, 1)
         self.patch_std = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt().view(-1, 1, 1)
 
-    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        channels, height, width = super().latent_shape(resolution)
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        channels, height, width = super().latent_shape(height, width)
         return (channels * 4, height // 2, width // 2)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ class Lumina2(MaskedText, FlowMatching):
     """Its time runs from noise at 0 to the picture at 1, and its answer points from the noise to the picture."""
 
     pipelines = ("Lumina2Pipeline",)
-    default_resolution = 1024
     default_guidance = 4.0
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:

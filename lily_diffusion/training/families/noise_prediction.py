@@ -16,7 +16,7 @@ from .base import Condition, Family
 class NoisePrediction(Family):
     """Noise is added and asked for as the pipeline's own schedule says."""
 
-    flags: ClassVar[dict[str, Any]] = {"snr_gamma": None}
+    flags: ClassVar[dict[str, Any]] = {"snr_gamma": None, "noise_offset": 0.0}
 
     def __init__(self, pipe: Any, args: argparse.Namespace):
         """Raises TrainingError: the scheduler's prediction is neither epsilon nor v."""
@@ -31,18 +31,14 @@ class NoisePrediction(Family):
     def timesteps(self, u: Tensor) -> Tensor:
         return (u * self.noise_scheduler.config.num_train_timesteps).long()
 
-    def losses(self, model: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         abar = self.noise_scheduler.alphas_cumprod
         noisy = losses.add_noise(latents, noise, abar, timesteps)
-        prediction = self.predict(model, noisy.to(self.denoiser.dtype), timesteps, prompts)
         target = losses.denoising_target(self.objective, latents, noise, abar, timesteps)
-        weights = None
-        if self.args.snr_gamma is not None:
-            snr = losses.signal_to_noise(abar, timesteps)
-            weights = losses.min_snr_weights(snr, self.args.snr_gamma, self.objective)
-        return losses.denoising_loss(prediction, target, weights)
+        if self.args.snr_gamma is None:
+            return noisy, target, None
+        snr = losses.signal_to_noise(abar, timesteps)
+        return noisy, target, losses.min_snr_weights(snr, self.args.snr_gamma, self.objective)
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
-        """The denoiser's answer of shape (B, C, h, w)."""
-        embeddings = prompts["prompt_embeds"]
-        return model(noisy, timesteps, embeddings.to(noisy.dtype))
+        return model(noisy, timesteps, prompts["prompt_embeds"])

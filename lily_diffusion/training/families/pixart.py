@@ -13,14 +13,13 @@ from .noise_prediction import NoisePrediction
 
 class PixArt(MaskedText, NoisePrediction):
     pipelines = ("PixArtSigmaPipeline", "PixArtAlphaPipeline")
-    default_resolution = 1024
     default_guidance = 4.5
     flags: ClassVar[dict[str, Any]] = {**NoisePrediction.flags, "max_sequence_length": None}
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         answer = model(
             noisy,
-            encoder_hidden_states=prompts["prompt_embeds"].to(noisy.dtype),
+            encoder_hidden_states=prompts["prompt_embeds"],
             encoder_attention_mask=prompts["prompt_attention_mask"],
             timestep=timesteps,
             added_cond_kwargs=self._sizes(noisy),

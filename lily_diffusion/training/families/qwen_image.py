@@ -13,7 +13,6 @@ from .base import Condition, unseen
 
 class QwenImage(AnyLength):
     pipelines = ("QwenImagePipeline",)
-    default_resolution = 1024
     default_guidance = 4.0
     latents_per_token = 2
 

@@ -12,7 +12,6 @@ from .masked_text import MaskedText
 
 class Sana(MaskedText, FlowMatching):
     pipelines = ("SanaPipeline",)
-    default_resolution = 1024
     default_guidance = 4.5
 
     @torch.no_grad()

@@ -12,7 +12,6 @@ from .flow_matching import FlowMatching
 class StableDiffusion3(FlowMatching):
     pipelines = ("StableDiffusion3Pipeline",)
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
-    default_resolution = 1024
     default_guidance = 7.0
 
     def encode(self, prompt: str, device: torch.device) -> Condition:

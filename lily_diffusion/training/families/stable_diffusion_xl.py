@@ -12,18 +12,20 @@ from .noise_prediction import NoisePrediction
 class StableDiffusionXL(NoisePrediction):
     pipelines = ("StableDiffusionXLPipeline",)
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-    default_resolution = 1024
     default_guidance = 5.0
 
     def encode(self, prompt: str, device: torch.device) -> Condition:
-        embeddings, _, pooled, _ = self.pipe.encode_prompt(prompt, None, device, 1, do_classifier_free_guidance=False)
+        """The empty prompt is encoded as what pictures are guided away from: zeros, if the pipeline says so."""
+        empty = not prompt
+        encoded = self.pipe.encode_prompt(prompt, None, device, 1, do_classifier_free_guidance=empty)
+        embeddings, pooled = encoded[1::2] if empty else encoded[::2]
         return {"prompt_embeds": embeddings[0].float(), "pooled_prompt_embeds": pooled[0].float()}
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         edges = [edge * self.pipe.vae_scale_factor for edge in noisy.shape[2:]]
         sizes = torch.tensor([*edges, 0, 0, *edges], device=noisy.device, dtype=noisy.dtype)
         added = {
-            "text_embeds": prompts["pooled_prompt_embeds"].to(noisy.dtype),
+            "text_embeds": prompts["pooled_prompt_embeds"],
             "time_ids": sizes.expand(len(noisy), -1),  # original size, crop, target size
         }
-        return model(noisy, timesteps, prompts["prompt_embeds"].to(noisy.dtype), added_cond_kwargs=added)
+        return model(noisy, timesteps, prompts["prompt_embeds"], added_cond_kwargs=added)

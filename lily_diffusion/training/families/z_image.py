@@ -14,7 +14,6 @@ from .base import Condition, as_chat, unseen
 
 class ZImage(AnyLength):
     pipelines = ("ZImagePipeline",)
-    default_resolution = 1024
     default_guidance = 5.0
     latents_per_token = 2
     length_multiple = SEQ_MULTI_OF

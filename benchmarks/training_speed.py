@@ -1,0 +1,263 @@
+"""What a training step costs, in time and memory, beside diffusers' own LoRA recipe with as many trained parameters.
+
+    python -m benchmarks.training_speed
+    python -m benchmarks.training_speed --size tiny --rounds 2 --results_dir outputs/try      # does it run?
+
+Both rivals take the same step on the same batch: forward, mean squared error, backward, gradients cut to length 1,
+AdamW. The recipe is that of diffusers' training scripts: `model.add_adapter(LoraConfig(...))` on the same projections,
+the base frozen, and for bf16 kept in it, the trained weights in float32 under autocast. LoRA's rank is the one that
+comes nearest to Lily's number of parameters. Steps take turns, within a pair in either order, and the median of the
+pairs' ratios counts.
+
+Memory is what stays between steps (weights, and the states of the optimizer) and the peak of what a step allocates on
+top (activations, gradients, temporaries). On a GPU the peak is `max_memory_allocated` less what was allocated before;
+on the CPU it is the highest running sum of what torch's allocator reports to its profiler, which leaves out only what
+libraries like oneDNN keep for themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import importlib.metadata
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
+from peft import LoraConfig
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from tqdm import tqdm
+
+from benchmarks.measures import RESULTS, conditions, write_results
+from lily_diffusion import LilyConfig, attach, base_model
+from lily_diffusion.sharing import find_projections, select
+
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+CONFIG = LilyConfig(r=32, stride_A=4, num_B=4)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SIZES = {  # the UNet: widths, edge of its latents; the transformer: (heads, their width, blocks), edge of its latents
+    "tiny": ((32, 64, 64, 64), 8, (2, 32, 1), 4),
+    "small": ((128, 256, 512, 512), 32, (8, 64, 2), 16),
+    "full": ((320, 640, 1280, 1280), 64, (24, 128, 2), 32),
+}
+
+
+class Subject(NamedTuple):
+    """A base model on the CPU, what it is called with, and the shape of its answer."""
+
+    name: str
+    model: nn.Module
+    inputs: dict[str, Tensor]
+
+
+class Rival(NamedTuple):
+    """One way to train, ready for its next step."""
+
+    step: Callable[[], None]
+    trained: int  # parameters
+    kept: int  # bytes that stay between steps, once a step was taken
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--size", choices=SIZES, default="full" if CUDA else "small", help="full is the models' own width"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="pairs of steps that are timed")
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--results_dir", default=str(RESULTS))
+    return parser.parse_args(argv)
+
+
+def subjects(size: str, batch: int) -> list[Subject]:
+    """The embedded UNet, one laid out as Stable Diffusion 1.5's, and a stack of FLUX's blocks; the two are random."""
+    widths, edge, (heads, width, blocks), side = SIZES[size]
+    torch.manual_seed(0)
+    t = torch.randint(0, 1000, (batch,))
+    unet = UNet2DConditionModel(
+        sample_size=edge, block_out_channels=widths, cross_attention_dim=768, attention_head_dim=8
+    )
+    flux = FluxTransformer2DModel(
+        num_layers=blocks, num_single_layers=2 * blocks, num_attention_heads=heads, attention_head_dim=width,
+        joint_attention_dim=1024, pooled_projection_dim=768,
+        axes_dims_rope=(width // 8, width // 16 * 7, width // 16 * 7),
+    )  # fmt: skip
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    image_ids = torch.stack([torch.zeros(side * side), rows.flatten(), columns.flatten()], 1).float()
+    named = {
+        "embedded UNet, 64 pixels": (base_model.load_pipeline().unet, {
+            "sample": torch.randn(batch, 8, 16, 16), "timestep": t,
+            "encoder_hidden_states": torch.randn(batch, 24, 256),
+        }),
+        f"UNet of Stable Diffusion 1.5, widths {widths}, {8 * edge} pixels": (unet, {
+            "sample": torch.randn(batch, 4, edge, edge), "timestep": t,
+            "encoder_hidden_states": torch.randn(batch, 77, 768),
+        }),
+        f"FLUX blocks, {blocks} double and {2 * blocks} single, width {heads * width}, {16 * side} pixels": (flux, {
+            "hidden_states": torch.randn(batch, side * side, 64), "timestep": t / 1000,
+            "encoder_hidden_states": torch.randn(batch, 128, 1024), "pooled_projections": torch.randn(batch, 768),
+            "img_ids": image_ids, "txt_ids": torch.zeros(128, 3),
+        }),
+    }  # fmt: skip
+    return [Subject(name, model, inputs) for name, (model, inputs) in named.items()]
+
+
+def lily(model: nn.Module) -> list[nn.Parameter]:
+    """Attach Lily; returns what is trained."""
+    adapter = attach(model, CONFIG).float().requires_grad_(True)
+    return list(adapter.parameters())
+
+
+def lora(model: Any, rank: int) -> list[nn.Parameter]:
+    """Attach LoRA as diffusers' scripts do; returns what is trained."""
+    targets = [p.name for p in select(find_projections(model), None)]
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+    cast_training_params(model, torch.float32)
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def equal_rank(model: nn.Module) -> int:
+    """The LoRA rank whose number of parameters comes nearest to Lily's."""
+    projections = select(find_projections(model), None)
+    trained = sum(p.numel() for p in lily(copy.deepcopy(model)))
+    return max(1, round(trained / sum(p.in_features + p.out_features for p in projections)))
+
+
+def rival(subject: Subject, way: Callable[[Any], list[nn.Parameter]], precision: str, checkpointing: bool) -> Rival:
+    """A copy of the base with adapters of one kind, after one step."""
+    dtype = PRECISIONS[precision]
+    model: Any = copy.deepcopy(subject.model).requires_grad_(False)
+    nn.Module.to(model, DEVICE, dtype)  # the model's own warns about casting even where nothing has to stay in float32
+    trained = way(model)
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    model.train()
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    inputs = {k: v.to(DEVICE, dtype if v.is_floating_point() else None) for k, v in subject.inputs.items()}
+    target = torch.randn_like(next(iter(inputs.values())), dtype=torch.float32)
+    autocast = torch.autocast(DEVICE.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+
+    def step() -> None:
+        with autocast:
+            loss = (model(**inputs, return_dict=False)[0].float() - target).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    unique = {id(p): p for p in [*model.parameters(), *model.buffers(), *trained, *states]}
+    kept = sum(p.numel() * p.element_size() for p in unique.values())
+    return Rival(step, sum(p.numel() for p in trained), kept)
+
+
+def seconds(step: Callable[[], None]) -> float:
+    wait()
+    started = time.perf_counter()
+    step()
+    wait()
+    return time.perf_counter() - started
+
+
+def wait() -> None:
+    if CUDA:
+        torch.cuda.synchronize()
+
+
+def peak(step: Callable[[], None]) -> int:
+    """Bytes that a step has at most beyond those that it began with."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+        step()
+    results: Any = record.profiler.kineto_results  # type: ignore[union-attr]
+    events = [
+        e for e in results.events() if e.name() == "[memory]" and e.device_type() == torch.autograd.DeviceType.CPU
+    ]
+    now = highest = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    return highest
+
+
+def compare(subject: Subject, precision: str, checkpointing: bool, rounds: int) -> dict[str, Any]:
+    """Time and memory of both on one base."""
+    rank = equal_rank(subject.model)
+    ours = rival(subject, lily, precision, checkpointing)
+    theirs = rival(subject, lambda model: lora(model, rank), precision, checkpointing)
+    pairs = []
+    for i in range(rounds + 1):
+        order = (ours, theirs) if i % 2 else (theirs, ours)
+        times = {id(one): seconds(one.step) for one in order}
+        pairs.append((times[id(ours)], times[id(theirs)]))
+    pairs = pairs[1:]  # the first warms up
+    memory = [one.kept + peak(one.step) for one in (ours, theirs)]
+    return {
+        "model": subject.name,
+        "precision": precision,
+        "checkpointing": checkpointing,
+        "r_lora": rank,
+        "parameters": [ours.trained, theirs.trained],
+        "seconds": [statistics.median(times) for times in zip(*pairs, strict=True)],
+        "bytes": memory,
+        "time_ratio": statistics.median(a / b for a, b in pairs),
+        "memory_ratio": memory[0] / memory[1],
+    }
+
+
+def table(rows: list[dict[str, Any]], batch: int, rounds: int) -> str:
+    lines = [
+        "# A training step beside diffusers' LoRA recipe\n",
+        f"Lily r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}, and LoRA at the rank with as many "
+        f"parameters, on every attention projection; batch {batch}, AdamW, {rounds} pairs of steps. Ratios are Lily / "
+        "LoRA: above 1, Lily takes more. Memory is what stays between steps and the peak of a step on top "
+        f"({'CUDA allocator' if CUDA else 'CPU allocator'}). In a cell: Lily, LoRA.\n",
+        "| model | precision | checkpointing | trained parameters (r of LoRA) | step, ms | ratio | MiB | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        millions = ", ".join(f"{number / 1e6:.2f} M" for number in row["parameters"])
+        milliseconds = ", ".join(f"{seconds * 1e3:.0f}" for seconds in row["seconds"])
+        mebibytes = ", ".join(f"{number / 2**20:.0f}" for number in row["bytes"])
+        lines.append(
+            f"| {row['model']} | {row['precision']} | {'on' if row['checkpointing'] else 'off'} "
+            f"| {millions} ({row['r_lora']}) | {milliseconds} | {row['time_ratio']:.2f} "
+            f"| {mebibytes} | {row['memory_ratio']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cases = [
+        (subject, precision, checkpointing)
+        for subject in subjects(args.size, args.batch_size)
+        for precision in PRECISIONS
+        for checkpointing in (False, True)
+    ]
+    rows = [
+        compare(subject, precision, checkpointing, args.rounds)
+        for subject, precision, checkpointing in tqdm(cases, desc="settings")
+    ]
+    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    facts = {**conditions(), "peft": importlib.metadata.version("peft"), "on": device}
+    text = table(rows, args.batch_size, args.rounds)
+    write_results("training_speed", {"rows": rows, "conditions": facts}, text, Path(args.results_dir))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
