@@ -7,8 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # imports run downward only; neighbours on one line do not import each other
+    ["lily_diffusion.__main__"],
     ["lily_diffusion.cli"],
     ["lily_diffusion.generate", "lily_diffusion.demo", "lily_diffusion.commands"],
+    ["lily_diffusion.many_prompts"],
     ["train_scripts", "ui", "benchmarks"],
     ["lily_diffusion.training"],
     ["lily_diffusion.testing"],

@@ -158,6 +158,17 @@ def test_weights_by_part(sd, weight, levels, shown):
     assert again == found
 
 
+def test_a_stepped_number_leaves_the_text_at_its_start(sd):
+    sd.adapt()
+    set_adapters(sd.pipe, "a", "0.6@0,0@1")
+    drawn = sd.draw()
+    assert torch.equal(sd.draw(), drawn)
+    state = sd.pipe.text_encoder.__dict__["_lily"]
+    assert state.clock is None and set(state.levels["a"].values()) == {0.6}
+    set_adapters(sd.pipe, "a", "0.6@0,0@1,text_encoder=0.6")
+    assert torch.equal(sd.draw(), drawn)
+
+
 @pytest.mark.parametrize(
     ("weight", "message"),
     [

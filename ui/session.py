@@ -168,7 +168,7 @@ class Session:
         key = (self.base.label, file.id, file.stamp)
         if key not in self._reasons:
             try:
-                check_compatible(header, self.base.denoiser)
+                check_compatible(header, self.base.pipe)
                 self._reasons[key] = None
             except ValueError as error:
                 self._reasons[key] = without_paths(str(error), self.adapters.root)[:300]

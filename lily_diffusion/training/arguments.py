@@ -178,7 +178,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
         help="precision of the base model; the adapter stays in float32 (default: what accelerate is set to)")
     add("--allow_tf32", action="store_true", help="faster float32 on Ampere GPUs and later")
     add("--quantize_base", choices=("nf4", "fp4", "int8"),
-        help="keep the base model's weights in 4 or 8 bits (bitsandbytes): a quarter or half of the memory")
+        help="keep the base model's weights in 4 bits (bitsandbytes, on a GPU) or 8 (torchao): less memory")
     add("--compile_base", action="store_true", help="compile the base model: a slow start, then faster steps")
     add("--noise_offset", type=float,
         help="for epsilon and v models: shift the noise of each channel as a whole; 0.05 is usual (default: 0)")

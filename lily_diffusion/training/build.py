@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..loaders import check_compatible
 from ..save_and_load import WEIGHT_NAME, build_adapters, read_file
 from .build_data import Data, list_data, make_source, read_data
 from .checkpoints import Progress, find_checkpoint, load_parts, read_progress
+from .config_file import version_notes
 from .disk_cache import DiskCache
 from .draws import mixed_seed
 from .ema import Ema
@@ -82,7 +84,7 @@ def build(args: argparse.Namespace) -> Run:
         optimizer=optimizer, lr_scheduler=lr_scheduler, ema=None, instances=instances, classes=classes,
         prompts=prompts, validation=None, held_out=None,
         validation_steps=_validation_steps(args, steps, len(data.instances), samples_in_step), max_train_steps=steps,
-        progress=progress, notes=data.notes,
+        progress=progress, notes=data.notes + (version_notes(args.config) if args.config else []),
     )  # fmt: skip
     run.ema = Ema(run.parameters, args.ema_decay) if args.use_ema else None
     run.resumed_from = checkpoint

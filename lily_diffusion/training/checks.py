@@ -7,6 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import base_model
 from .errors import TrainingError
 from .optimizer import check_optimizer, default_learning_rate
@@ -120,7 +122,7 @@ def _check_prior(args: argparse.Namespace) -> None:
 def _check_schedule(args: argparse.Namespace) -> None:
     name = args.lr_scheduler
     _refuse(
-        name in NO_WARMUP and args.lr_warmup_steps > 0,
+        name in NO_WARMUP and args.lr_warmup_steps > 0 and args.optimizer != "schedule_free",
         f"--lr_scheduler {name} has no warm-up; take constant_with_warmup or leave --lr_warmup_steps out",
     )
     piecewise = name == "piecewise_constant"
@@ -150,8 +152,12 @@ def _check_reporting(args: argparse.Namespace) -> None:
 
 
 def _check_packages(args: argparse.Namespace) -> None:
-    missing = args.quantize_base and importlib.util.find_spec("bitsandbytes") is None
-    _refuse(missing, "--quantize_base needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    if args.quantize_base:
+        package = "torchao" if args.quantize_base == "int8" else "bitsandbytes"
+        missing = importlib.util.find_spec(package) is None
+        _refuse(missing, f"--quantize_base {args.quantize_base} needs {package}: pip install {package}")
+        no_gpu = package == "bitsandbytes" and not torch.cuda.is_available()
+        _refuse(no_gpu, f"--quantize_base {args.quantize_base} needs a GPU; on the CPU take int8")
     both = bool(args.quantize_base) and args.compile_base
     _refuse(both, "--compile_base does not go with --quantize_base; leave one out")
 

@@ -12,7 +12,8 @@ from .families.base import FAMILY_FLAGS
 # What a resumed run must share with its checkpoint because the optimizer's state brings it along.
 BINDING = (
     "optimizer", "use_ema", "learning_rate", "text_encoder_lr", "lr_scheduler", "scale_lr", "adam_beta1", "adam_beta2",
-    "adam_weight_decay", "adam_epsilon",
+    "adam_weight_decay", "adam_epsilon", "use_8bit_adam", "adam_weight_decay_text_encoder", "prodigy_beta3",
+    "prodigy_decouple", "prodigy_use_bias_correction", "prodigy_safeguard_warmup",
 )  # fmt: skip
 # What may change, but then the run is not the one that would have gone on.
 SHAPING = (

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import torch
-from diffusers import AutoModel, BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import AutoModel, BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig, TorchAoConfig
 
 from ... import base_model
 from ..errors import TrainingError
@@ -50,10 +50,10 @@ def family_class(args: argparse.Namespace) -> type[Family]:
 
 
 def load_family(args: argparse.Namespace, dtype: torch.dtype = torch.float32) -> Family:
-    """Load what ``--pretrained_model_name_or_path`` names, in float32, as the family that its pipeline belongs to.
+    """Load what ``--pretrained_model_name_or_path`` names, as the family that its pipeline belongs to.
 
     Args:
-        dtype: what a quantised denoiser (``--quantize_base``) computes in.
+        dtype: of everything but the autoencoder, which overflows in half precision.
 
     Raises:
         TrainingError: it cannot be loaded, or is of no family that can be trained.
@@ -67,7 +67,8 @@ def load_family(args: argparse.Namespace, dtype: torch.dtype = torch.float32) ->
             options["vae"] = AutoModel.from_pretrained(vae_name, torch_dtype=torch.float32)
         if args.quantize_base:
             options["quantization_config"] = _quantization(args.quantize_base, dtype)
-        pipe = base_model.load_pipeline(name, dtype=torch.float32, **options)
+        dtypes = {"vae": torch.float32, "default": dtype}
+        pipe = base_model.load_pipeline(name, torch_dtype=dtypes, **options)
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot load the base model {name!r}: {str(error).strip().splitlines()[0]}") from error
     if getattr(pipe, "safety_checker", None) is not None:
@@ -76,9 +77,12 @@ def load_family(args: argparse.Namespace, dtype: torch.dtype = torch.float32) ->
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> PipelineQuantizationConfig:
-    """Weights of the denoiser alone in 8 or 4 bits, by bitsandbytes; 4-bit constants are quantised once more."""
+    """The weights of the denoiser alone: in 8 bits by torchao, or in 4 by bitsandbytes, which needs a GPU."""
+    config: Any
     if kind == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True)
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        config = TorchAoConfig(Int8WeightOnlyConfig())
     else:
         config = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
