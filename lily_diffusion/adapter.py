@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import functional
+from . import functional, gradients
 from .config import LilyConfig
 from .sharing import Group, group_table
 
@@ -72,10 +72,17 @@ class LilyAdapter(nn.Module):
             self.to(x.device)
             A, B, router = self.tensors(layer)
         config = self.config
-        x = F.dropout(x.to(A.dtype), config.dropout, self.training)
+        scaling = config.scaling if scaling is None else scaling
+        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself
+            x = x.to(A.dtype)
+        if config.dropout:
+            x = F.dropout(x, config.dropout, self.training)
         if self.recorder is not None:
             self.recorder.watch(self, layer, x)
-        return functional.delta(x, A, B, router, config.scaling if scaling is None else scaling, config.routing)
+        trained = A.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if trained and config.routing == "sample" and x.ndim > 2:
+            return gradients.delta(x, A, B, router, scaling)
+        return functional.delta(x, A, B, router, scaling, config.routing)
 
     def num_parameters(self) -> int:
         """Unique parameters."""

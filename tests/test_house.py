@@ -27,6 +27,7 @@ LAYERS = [  # imports run downward only; neighbours on one line do not import ea
     ["lily_diffusion.adapter", "lily_diffusion.adapter_weight"],
     ["lily_diffusion.sharing"],
     ["lily_diffusion.config"],
+    ["lily_diffusion.gradients"],
     ["lily_diffusion.functional", "lily_diffusion.forward_order", "lily_diffusion.base_model", "lily_diffusion.grid"],
     ["lily_diffusion.heat_map"],
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -210,4 +209,3 @@ def test_tensorboard_gets_the_scalars(arguments):
 def test_the_trigger_words_are_the_prompt_or_what_the_captions_share(arguments):
     assert trigger_words(build(complete(arguments()))) == ("a sks robot",)
     assert trigger_words(build(complete(arguments(instance_prompt="sks")))) == ("sks",)
-

@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said(tmp_path, case):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content or b"")
     with pytest.raises(TrainingError, match=sentence) as refusal:
-        Pictures(list_pictures(folder, prompt, masks, alpha).items, 8)
+        Pictures(list_pictures(folder, prompt, masks, alpha).items, [(8, 8)])
     assert "\n" not in str(refusal.value)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_read_or_refused_and_never_something_else(tmp_path, ki
     for place in range(0, min(len(whole), 400), 7):
         path.write_bytes(broken(whole, place))
         try:
-            outcomes.add(Pictures(list_pictures(tmp_path, "x").items, 8).pixels(0, (0, 0), False).shape)
+            outcomes.add(Pictures(list_pictures(tmp_path, "x").items, [(8, 8)]).pixels(0, (0, 0), False).shape)
         except TrainingError as error:
             outcomes.add(str(error)[: len("cannot read the picture")])
     assert "cannot read the picture" in outcomes

@@ -141,7 +141,7 @@ def test_swapped_pictures_and_another_autoencoder_miss(tmp_path):
     cache = DiskCache(tmp_path / "cache")
 
     def run(fingerprint="one"):
-        pictures = Pictures(list_pictures(tmp_path, "x").items, 8)
+        pictures = Pictures(list_pictures(tmp_path, "x").items, [(8, 8)])
         found, made = encoded(pictures, fingerprint, cache)
         assert all(torch.equal(found[i], pictures.pixels(i, (0, 0), False) * 2) for i in range(2))
         return made

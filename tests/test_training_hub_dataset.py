@@ -70,7 +70,7 @@ def table(folder, split="train", **columns):
 
 def test_a_table_is_read_row_by_row(folder, load, tmp_path):
     path = table(tmp_path, picture=[str(folder / "1.png"), str(folder / "0.png")], words=["green", "red"])
-    pictures = Pictures(load(path, image_column="picture", caption_column="words").items, 8)
+    pictures = Pictures(load(path, image_column="picture", caption_column="words").items, [(8, 8)])
     green, red = (pictures.pixels(i, (0, 0), False)[:, 4, 4] for i in range(2))
     assert pictures.caption(0) == "green" and green.argmax() == 1 and pictures.caption(1) == "red" and red.argmax() == 0
 
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_the_rows_is_said(folder, load, tmp_path):
         with pytest.raises(TrainingError, match=f"row 1 of the dataset .*: its caption in '{column}' is empty"):
             load(path, image_column="picture", caption_column=column)
     with pytest.raises(TrainingError, match="cannot read the picture row 1: the row has none"):
-        Pictures(load(path, image_column="picture", prompt="x").items, 8)
+        Pictures(load(path, image_column="picture", prompt="x").items, [(8, 8)])
 
 
 def test_a_dataset_that_is_not_there_or_has_nothing_to_train_on_is_refused(folder, load, tmp_path):

@@ -1,4 +1,4 @@
-"""A run that is killed without warning, again and again, also in the middle of saving, ends as if nothing had happened."""
+"""A run that is killed again and again, also in the middle of saving, ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -79,9 +79,8 @@ def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(arguments, tm
     for name, kills in (("whole", 0), ("killed", KILLS)):
         given = {n: v for n, v in vars(arguments(name, **flags)).items() if v not in (None, False)}
         argv = [word for n, v in given.items() for word in ([f"--{n}"] if v is True else [f"--{n}", str(v)])]
-        ran = subprocess.run(
-            [sys.executable, str(script), str(kills), *argv], env=environment, capture_output=True, text=True, timeout=400
-        )
+        command = [sys.executable, str(script), str(kills), *argv]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
         assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:]
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")

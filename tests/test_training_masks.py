@@ -65,14 +65,14 @@ def test_an_alpha_channel_is_the_mask_and_what_is_opaque_counts_with_a_note(tmp_
     half.paste((0, 0, 0, 0), (0, 0, 8, 16))
     half.save(tmp_path / "half.png")
     Image.new("RGB", (16, 16), "blue").save(tmp_path / "opaque.png")
-    pictures = Pictures(list_pictures(tmp_path, "x", alpha_mask=True).items, 16)
+    pictures = Pictures(list_pictures(tmp_path, "x", alpha_mask=True).items, [(16, 16)])
     mask = pictures.mask(0, (0, 0), False)
     assert mask[:, :, :8].eq(0).all() and mask[:, :, 8:].eq(1).all()
     assert torch.equal(pictures.mask(0, (0, 0), True), mask.flip(2))
     assert pictures.mask(1, (0, 0), False).eq(1).all() and pictures.mask(1, (0, 0), False).shape == (1, 16, 16)
     assert pictures.pixels(0, (0, 0), False)[:, :, :8].eq(1).all()  # on white as ever
     assert pictures.notes() == ["opaque.png: nothing transparent, so all of it counts"]
-    plain = Pictures(list_pictures(tmp_path, "x").items, 16)
+    plain = Pictures(list_pictures(tmp_path, "x").items, [(16, 16)])
     assert not plain.has_masks and plain.mask(0, (0, 0), False).eq(1).all() and plain.notes() == []
 
 
@@ -87,7 +87,7 @@ def test_pictures_without_a_mask_file_count_whole_and_odd_masks_are_noted(tmp_pa
     clear.save(masks / "c.png")
     listing = list_pictures(folder, "x", masks=masks)
     assert listing.notes == [f"b.jpg: no mask in {masks}, so all of it counts"]
-    pictures = Pictures(listing.items, 16)
+    pictures = Pictures(listing.items, [(16, 16)])
     assert pictures.notes() == ["a.png: the mask has another shape and is stretched"]
     assert pictures.mask(1, (0, 0), False).eq(1).all()
     assert (
@@ -99,8 +99,8 @@ def test_the_digest_covers_masks(tmp_path):
     folder, masks = tmp_path / "pictures", tmp_path / "masks"
     folder.mkdir(), masks.mkdir()
     Image.new("RGB", (16, 16), "red").save(folder / "a.png")
-    digests = {Pictures(list_pictures(folder, "x").items, 16).digest()}
+    digests = {Pictures(list_pictures(folder, "x").items, [(16, 16)]).digest()}
     for grey in (255, 128, 64):
         Image.new("L", (16, 16), grey).save(masks / "a.png")
-        digests.add(Pictures(list_pictures(folder, "x", masks=masks).items, 16).digest())
+        digests.add(Pictures(list_pictures(folder, "x", masks=masks).items, [(16, 16)]).digest())
     assert len(digests) == 4

@@ -11,9 +11,10 @@ from lily_diffusion import LilyConfig, attach
 from lily_diffusion.training import TrainingError
 from lily_diffusion.training.checks import complete
 from lily_diffusion.training.families import load_family
+from lily_diffusion.training.families.base import unseen
 
 from .conftest import awaken
-from .tiny_pipelines import save_pipeline
+from .tiny_pipelines import resolution, save_pipeline
 from .training_base import arguments, base, pictures  # noqa: F401
 
 NAMES = ["flux", "flux_2_klein", "flux_2", "z_image", "qwen_image"]
@@ -75,20 +76,24 @@ def test_training_tells_the_denoiser_what_the_pipeline_tells_it(load, name):
             torch.testing.assert_close(ours, theirs, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+LENGTHS = {name: 60 for name in [*NAMES, "stable_diffusion_3_t5", "pixart", "sana"]} | {"lumina_2": 290}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
 def test_no_sample_depends_on_its_batch_mates(load, name):
-    family = load(name, max_sequence_length=60)
+    family = load(name, max_sequence_length=LENGTHS[name])
     adapter = awaken(attach(family.denoiser, LilyConfig(r=4, stride_A=1, num_B=4, scaling=8.0)), std=1.0)
     for router in adapter.lily_router.parameters():
         router.data.mul_(20)
     conditions = [family.encode(prompt, CPU) for prompt in (LONG, SHORT, LONG)]
-    latents, noise = torch.randn(2, 3, *family.latent_shape(16, 16))
+    edge = resolution(name)
+    latents, noise = torch.randn(2, 3, *family.latent_shape(edge, edge))
 
     def losses(rows):
         def model(*args, **kwargs):
             return family.denoiser(*args, **kwargs, return_dict=False)[0]
 
-        timesteps = torch.tensor([300.0, 700.0, 500.0])[rows]
+        timesteps = family.timesteps(torch.tensor([0.3, 0.7, 0.5]))[rows]
         prompts = family.batch([conditions[row] for row in rows])
         with torch.no_grad():
             return family.losses(model, latents[rows], noise[rows], timesteps, prompts)
@@ -106,6 +111,46 @@ def test_the_unseen_end_of_a_long_prompt(load, name):
     assert family.encode(LONG, CPU)["prompt_embeds"].shape[0] == 30
     rest = family.truncated(LONG)
     assert len(rest) > 20 and LONG.endswith(rest)
+
+
+def test_what_one_of_several_text_encoders_sees_is_not_reported(load):
+    """CLIP sees 24 tokens here, of which two are its own."""
+    clip_alone = load("stable_diffusion_3").truncated(LONG)
+    assert len(clip_alone) > 20 and LONG.endswith(clip_alone)
+    assert load("stable_diffusion_3_t5").truncated(LONG) == ""
+    few = load("stable_diffusion_3_t5", max_sequence_length=10)
+    assert few.truncated(LONG) == clip_alone and unseen(few.pipe.tokenizer_3, LONG, LONG, 9) != clip_alone
+    assert load("flux", max_sequence_length=10).truncated(LONG) == clip_alone
+    thirty = load("stable_diffusion_3_t5", max_sequence_length=40).truncated(LONG)
+    assert clip_alone.endswith(thirty) and len(clip_alone) > len(thirty) > 0
+
+
+LIMITS = {  # the longest prompt; for the last two as many as the tiny denoisers have positions for
+    "stable_diffusion_3": 512, "flux": 512, "qwen_image": 1024, "lumina_2": 299, "z_image": 576,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_longest_prompt_is_what_the_pipeline_can_draw(load, name):
+    most, edge = LIMITS[name], resolution(name)
+    family = load(name, max_sequence_length=most)
+    prompt = " ".join([LONG] * 30)
+    size = {"height": edge, "width": edge, "num_inference_steps": 1, "output_type": "latent"}
+    assert family.pipe(prompt=prompt, max_sequence_length=most, **size).images.isfinite().all()
+    with pytest.raises((ValueError, IndexError, RuntimeError)):
+        family.pipe(prompt=prompt, max_sequence_length=most + 1, **size)
+    for length in (0, most + 1):
+        sentence = f"--max_sequence_length {length} is out of range: for this \\w+Pipeline it is from 1 to {most}$"
+        with pytest.raises(TrainingError, match=sentence):
+            load(name, max_sequence_length=length)
+
+
+def test_prompts_are_no_longer_than_their_text_encoder_has_positions(load):
+    with pytest.raises(TrainingError, match="for this Flux2KleinPipeline it is from 1 to 1100$"):
+        load("flux_2_klein", max_sequence_length=1101)
+    with pytest.raises(TrainingError, match="for this PixArtSigmaPipeline it is 1 or more$"):
+        load("pixart", max_sequence_length=-3)
+    assert load("pixart", max_sequence_length=2000).args.max_sequence_length == 2000  # T5 knows distances alone
 
 
 def test_guidance_is_told_to_those_who_know_it_alone(load):

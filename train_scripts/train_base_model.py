@@ -36,7 +36,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from lily_diffusion import base_model
 from lily_diffusion.base_model import mmdit
 from lily_diffusion.base_model.architecture import (
-    all_captions, new_scheduler, new_text_encoder, new_tokenizer, new_unet, new_vae,
+    all_captions,
+    new_scheduler,
+    new_text_encoder,
+    new_tokenizer,
+    new_unet,
+    new_vae,
 )  # fmt: skip
 from lily_diffusion.base_model.fitting import atomically, fit
 from lily_diffusion.base_model.pictures import HELD_OUT, NAMES, Scene, describe, draw, load_emoji, random_scene

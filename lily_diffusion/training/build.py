@@ -33,6 +33,7 @@ from .ema import Ema
 from .errors import TrainingError
 from .families import Family, load_family
 from .held_out import HeldOut
+from .loss_plot import plot_notes
 from .optimizer import make_optimizer
 from .prompts import Prompts
 from .run import Run, TrainedModel
@@ -63,7 +64,7 @@ def build(args: argparse.Namespace) -> Run:
     prompts = Prompts(family, texts, accelerator.device, disk, args.train_text_encoder)
     if not args.train_text_encoder:
         family.free_text_encoder()
-    instances, classes, held_out = _sources(args, family, data, progress.seed, accelerator)
+    instances, classes, held_out = _sources(args, family, data, progress.seed, accelerator.device, disk)
 
     _place(family.denoiser, accelerator.device, dtype, args.quantize_base is not None)
     adapters = _adapters(args, family, checkpoint, progress.seed)
@@ -84,7 +85,7 @@ def build(args: argparse.Namespace) -> Run:
         optimizer=optimizer, lr_scheduler=lr_scheduler, ema=None, instances=instances, classes=classes,
         prompts=prompts, validation=None, held_out=None,
         validation_steps=_validation_steps(args, steps, len(data.instances), samples_in_step), max_train_steps=steps,
-        progress=progress, notes=data.notes + (version_notes(args.config) if args.config else []),
+        progress=progress, notes=_notes(args, data, disk),
     )  # fmt: skip
     run.ema = Ema(run.parameters, args.ema_decay) if args.use_ema else None
     run.resumed_from = checkpoint
@@ -132,11 +133,19 @@ def _progress(args: argparse.Namespace, checkpoint: Path | None) -> Progress:
     return progress
 
 
-def _sources(args: argparse.Namespace, family: Family, data: Data, seed: int, accelerator: Accelerator) -> list[Any]:
+def _notes(args: argparse.Namespace, data: Data, disk: DiskCache | None) -> list[str]:
+    notes = data.notes + plot_notes()
+    notes += version_notes(args.config) if args.config else []
+    return notes + (disk.notes if disk is not None else [])
+
+
+def _sources(
+    args: argparse.Namespace, family: Family, data: Data, seed: int, device: torch.device, disk: DiskCache | None
+) -> list[Any]:
     """The instances', the class pictures' and the held-out ones; the autoencoder is freed if nobody needs it."""
     streams = {"instance": data.instances, "class": data.classes, "held out": data.held_out}
     sources = [
-        make_source(args, family, pictures, stream, seed, accelerator) if pictures is not None else None
+        make_source(args, family, pictures, stream, seed, device, disk) if pictures is not None else None
         for stream, pictures in streams.items()
     ]
     if args.cache_latents:

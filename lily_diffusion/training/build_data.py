@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from .buckets import automatic_buckets, parse_buckets
@@ -76,12 +76,19 @@ def read_data(
     instances = Pictures(listings.instances, buckets)
     held_out = Pictures(listings.held_out, buckets) if listings.held_out else None
     classes = _class_pictures(args, family, accelerator, seed) if args.with_prior_preservation else None
-    data = Data(instances, classes, held_out, [*listings.notes, *instances.notes()])
+    notes = [note for pictures in (instances, held_out) if pictures is not None for note in pictures.notes()]
+    data = Data(instances, classes, held_out, [*listings.notes, *notes])
     return Data(instances, classes, held_out, data.notes + _cut_captions(family, data) + _crop_notes(args, data))
 
 
 def make_source(
-    args: argparse.Namespace, family: Family, pictures: Pictures, stream: str, seed: int, accelerator: Accelerator
+    args: argparse.Namespace,
+    family: Family,
+    pictures: Pictures,
+    stream: str,
+    seed: int,
+    device: torch.device,
+    disk: DiskCache | None,
 ) -> Source:
     """The samples of some pictures; if latents are cached, they are encoded now. `stream`: see `Draws`."""
     instance = stream == "instance"
@@ -95,17 +102,18 @@ def make_source(
         caption_dropout=args.caption_dropout if instance else 0.0,
         noise_offset=args.noise_offset or 0.0,
     )
-    source = Source(family, pictures, draws, accelerator.device, args.unmasked_weight or 0.0)
-    family.pipe.vae.to(accelerator.device)
+    source = Source(family, pictures, draws, device, args.unmasked_weight or 0.0)
+    family.pipe.vae.to(device)
     if args.cache_latents:
-        source.cache_latents(DiskCache(Path(args.disk_cache_dir)) if args.disk_cache_dir else None)
+        source.cache_latents(disk)
     return source
 
 
 def _listing(args: argparse.Namespace) -> Listing:
     if args.dataset_name:
         columns = (args.image_column or "image", args.caption_column)
-        return hub_items(args.dataset_name, args.dataset_config_name, *columns, args.instance_prompt, args.cache_dir)
+        where = (args.dataset_name, args.dataset_config_name)
+        return hub_items(*where, *columns, args.instance_prompt, args.cache_dir, alpha_mask=args.alpha_mask)
     return list_pictures(
         args.instance_data_dir, args.instance_prompt, masks=args.mask_data_dir, alpha_mask=args.alpha_mask
     )

@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from .. import base_model
+from ..save_and_load import WEIGHT_NAME, read_lily_header
+from .buckets import parse_buckets
+from .checkpoints import find_checkpoint, read_progress
+from .dataset import picture_sizes
 from .errors import TrainingError
+from .model_card import CARD_NAME
 from .optimizer import check_optimizer, default_learning_rate
+from .prior import class_items, count_pictures
+from .settings import BINDING, compare
+
+AT_LEAST_ONE = (
+    "rank", "stride_A", "num_B", "resolution", "repeats", "num_class_images", "sample_batch_size", "max_train_steps",
+    "num_train_epochs", "train_batch_size", "gradient_accumulation_steps", "lr_num_cycles", "checkpoints_total_limit",
+    "num_validation_images", "validation_steps", "validation_epochs", "validation_inference_steps", "logging_steps",
+    "max_sequence_length",
+)  # fmt: skip
+MORE_THAN_ZERO = (
+    "scaling", "learning_rate", "text_encoder_lr", "snr_gamma", "max_grad_norm", "adam_epsilon", "logit_std", "lr_power",
+)  # fmt: skip
+AT_LEAST_ZERO = (
+    "lr_warmup_steps", "checkpointing_steps", "prior_loss_weight", "adam_weight_decay", "noise_offset", "seed",
+    "adam_weight_decay_text_encoder", "output_preservation_weight", "guidance_scale", "validation_guidance_scale",
+)  # fmt: skip
+BELOW_ONE = ("adam_beta1", "adam_beta2", "ema_decay", "caption_dropout", "lily_dropout")
+SHARES = ("unmasked_weight",)
+MAY_BE_INFINITE = ("max_grad_norm",)  # then gradients are never shortened
+FOLDERS = (
+    "instance_data_dir", "class_data_dir", "mask_data_dir", "validation_data_dir", "disk_cache_dir", "output_dir",
+)  # fmt: skip
 
 PRIOR_DEFAULTS = {"prior_loss_weight": 1.0, "num_class_images": 100, "sample_batch_size": 4}
 PRIOR_OTHERS = ("class_data_dir", "prior_generation_precision")
@@ -35,6 +68,12 @@ EXCLUSIVE = (
 )  # fmt: skip
 VALIDATION_DEFAULTS = {"num_validation_images": 4, "validation_inference_steps": 25}
 NO_WARMUP = ("constant", "piecewise_constant")
+OF_ONE_SCHEDULER = {"lr_num_cycles": ("cosine_with_restarts", 1), "lr_power": ("polynomial", 1.0)}
+ADAPTER_FLAGS = {  # flag -> its name in the adapter's configuration
+    "rank": "r", "stride_A": "stride_A", "num_B": "num_B", "scaling": "scaling", "routing": "routing",
+    "lily_dropout": "dropout", "target_modules": "target_modules",
+}  # fmt: skip
+NEEDED_TO_RESUME = ("optimizer.pt", "lr_scheduler.pt", "random_states.pt")
 TRACKERS = ("tensorboard", "wandb", "none")
 
 
@@ -44,9 +83,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     Raises:
         TrainingError: a value is out of range, or flags contradict each other.
     """
-    _check_ranges(args)
-    checks = (_check_needs, _check_folders, _check_prior, _check_schedule, check_optimizer, _check_validation)
-    for check in (*checks, _check_reporting, _check_packages):
+    for check in CHECKS:
         check(args)
     filled = dict(vars(args))
     embedded = base_model.embedded_name(args.pretrained_model_name_or_path) is not None
@@ -61,29 +98,46 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     if args.max_train_steps is None and args.num_train_epochs is None:
         filled["max_train_steps"] = 500
     if args.target_modules is not None:
-        filled["target_modules"] = [n for names in args.target_modules for n in names.replace(",", " ").split()]
-    return argparse.Namespace(**filled)
+        filled["target_modules"] = _target_modules(args)
+    completed = argparse.Namespace(**filled)
+    _check_steps(completed)
+    if args.resume_from_checkpoint is not None:
+        _check_checkpoint(completed)
+    return completed
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    """No flag is an empty text, as a variable of the shell that is not set leaves one behind."""
+    for name, value in vars(args).items():
+        texts = value if isinstance(value, list) else [value]
+        empty = any(isinstance(text, str) and not text.strip() for text in texts)
+        _refuse(empty, f"--{name} is empty; write something there, or leave it out")
 
 
 def _check_ranges(args: argparse.Namespace) -> None:
-    at_least_one = (
-        "resolution", "repeats", "num_class_images", "sample_batch_size", "max_train_steps", "num_train_epochs",
-        "train_batch_size", "gradient_accumulation_steps", "lr_num_cycles", "checkpoints_total_limit",
-        "num_validation_images", "validation_steps", "validation_epochs", "validation_inference_steps", "logging_steps",
-    )  # fmt: skip
-    for name in at_least_one:
-        _refuse(getattr(args, name) is not None and getattr(args, name) < 1, f"--{name} must be 1 or more")
-    for name in ("learning_rate", "text_encoder_lr", "snr_gamma", "max_grad_norm", "adam_epsilon"):
-        _refuse(getattr(args, name) is not None and not getattr(args, name) > 0, f"--{name} must be more than 0")
-    at_least_zero = (
-        "lr_warmup_steps", "checkpointing_steps", "prior_loss_weight", "adam_weight_decay", "noise_offset", "seed",
-        "adam_weight_decay_text_encoder", "output_preservation_weight",
-    )  # fmt: skip
-    for name in at_least_zero:
-        _refuse(getattr(args, name) is not None and not getattr(args, name) >= 0, f"--{name} must be 0 or more")
-    for name in ("adam_beta1", "adam_beta2", "ema_decay", "caption_dropout"):
-        _refuse(not 0 <= (getattr(args, name) or 0) < 1, f"--{name} must be in [0, 1)")
-    _refuse(not 0 <= (args.unmasked_weight or 0) <= 1, "--unmasked_weight must be in [0, 1]")
+    for name, value in vars(args).items():
+        endless = isinstance(value, float) and not math.isfinite(value)
+        _refuse(endless and name not in MAY_BE_INFINITE, f"--{name} must be a number that ends, not {value}")
+    ranges: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+        (AT_LEAST_ONE, lambda value: value >= 1, "1 or more"),
+        (MORE_THAN_ZERO, lambda value: value > 0, "more than 0"),
+        (AT_LEAST_ZERO, lambda value: value >= 0, "0 or more"),
+        (BELOW_ONE, lambda value: 0 <= value < 1, "in [0, 1)"),
+        (SHARES, lambda value: 0 <= value <= 1, "in [0, 1]"),
+    )
+    for names, fits, words in ranges:
+        for name in names:
+            value = getattr(args, name)
+            _refuse(value is not None and not fits(value), f"--{name} must be {words}")
+
+
+def _check_adapter(args: argparse.Namespace) -> None:
+    idle = args.num_B == 1 and args.routing != "static"
+    _refuse(idle, "--num_B 1 leaves the routers nothing to choose from; take 2 or more, or --routing static")
+    nothing = args.target_modules is not None and not _target_modules(args)
+    _refuse(nothing, "--target_modules names no projection; write names such as to_q attn2.to_k, or leave it out")
+    if args.aspect_ratio_buckets is not None:
+        parse_buckets(args.aspect_ratio_buckets, 1)  # what the edges must be multiples of is known with the base model
 
 
 def _check_needs(args: argparse.Namespace) -> None:
@@ -98,25 +152,45 @@ def _check_needs(args: argparse.Namespace) -> None:
 
 
 def _check_folders(args: argparse.Namespace) -> None:
+    written = {"output_dir": args.output_dir, "class_data_dir": args.class_data_dir}
+    written |= {"disk_cache_dir": args.disk_cache_dir}
+    if args.report_to != "none":
+        written["logging_dir"] = os.path.join(args.output_dir, args.logging_dir)
+    for name, folder in written.items():
+        if folder is not None:
+            _check_place(name, Path(folder), needed=name == "output_dir")
     output = Path(args.output_dir)
-    _refuse(output.exists() and not output.is_dir(), f"--output_dir {output} is a file; name a folder")
-    names = ("instance_data_dir", "class_data_dir", "mask_data_dir", "validation_data_dir", "output_dir")
+    foreign = (output / CARD_NAME).exists() and not (output / WEIGHT_NAME).exists()
+    _refuse(foreign, f"--output_dir {output} holds a {CARD_NAME} and no adapter; name another, or it would be replaced")
     folders: dict[Path, str] = {}
-    for name in names:
+    for name in FOLDERS:
         if getattr(args, name) is None:
             continue
         other = folders.setdefault(Path(getattr(args, name)).resolve(), name)
         _refuse(other != name, f"--{name} and --{other} are the same folder; give each one of its own")
 
 
+def _check_place(name: str, folder: Path, needed: bool) -> None:
+    """Whether a folder can be made; if it is `needed` or not there yet, also whether anything can be written there."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    _refuse(not there.is_dir(), f"--{name} {folder}: {there} is a file; name a folder")
+    closed = (needed or there != folder) and not os.access(there, os.W_OK)
+    _refuse(closed, f"--{name} {folder} cannot be written to; name another, or change the permissions of {there}")
+
+
 def _check_prior(args: argparse.Namespace) -> None:
     given = [name for name in (*PRIOR_OTHERS, *PRIOR_DEFAULTS) if getattr(args, name) is not None]
     _refuse(args.with_output_preservation and not args.class_prompt, "--with_output_preservation needs --class_prompt")
+    alike = args.class_prompt is not None and args.class_prompt == args.instance_prompt
+    _refuse(alike, "--class_prompt is the --instance_prompt; it is the caption without the rare word for the subject")
     if not args.with_prior_preservation:
         _refuse(bool(given), f"--{', --'.join(given)} does nothing without --with_prior_preservation")
         return
     for name in ("class_data_dir", "class_prompt"):
         _refuse(not getattr(args, name), f"--with_prior_preservation needs --{name}")
+    if count_pictures(args.class_data_dir):
+        count = args.num_class_images or PRIOR_DEFAULTS["num_class_images"]
+        picture_sizes(class_items(args.class_data_dir, args.class_prompt, count))
 
 
 def _check_schedule(args: argparse.Namespace) -> None:
@@ -125,8 +199,38 @@ def _check_schedule(args: argparse.Namespace) -> None:
         name in NO_WARMUP and args.lr_warmup_steps > 0 and args.optimizer != "schedule_free",
         f"--lr_scheduler {name} has no warm-up; take constant_with_warmup or leave --lr_warmup_steps out",
     )
+    for flag, (owner, default) in OF_ONE_SCHEDULER.items():
+        idle = getattr(args, flag) != default and name != owner
+        _refuse(idle, f"--{flag} does nothing with --lr_scheduler {name}; it is for {owner}")
     piecewise = name == "piecewise_constant"
     _refuse(piecewise != bool(args.lr_step_rules), "piecewise_constant and --lr_step_rules need each other")
+    if piecewise:
+        _check_step_rules(args.lr_step_rules)
+    by_epochs = bool(args.validation_epochs) or (bool(args.num_train_epochs) and not args.max_train_steps)
+    idle = args.repeats != 1 and not by_epochs
+    _refuse(idle, "--repeats does nothing for a number of steps; say how long with --num_train_epochs, or leave it out")
+
+
+def _check_step_rules(text: str) -> None:
+    """FACTOR:STEP,...,FACTOR, where each step is later than the one before it."""
+    *rules, last = text.split(",")
+    try:
+        factors, steps = [float(last)], [0]
+        for rule in rules:
+            factor, step = rule.split(":")
+            factors.append(float(factor))
+            steps.append(int(step))
+        right = all(a < b for a, b in itertools.pairwise(steps)) and all(0 <= factor < math.inf for factor in factors)
+    except ValueError:
+        right = False
+    _refuse(not right, f"--lr_step_rules {text!r} are not factors and the steps where each ends, as 1:10,0.1:20,0.01")
+
+
+def _check_steps(args: argparse.Namespace) -> None:
+    """What is known already about the length of the run, in completed arguments."""
+    steps, warmup = args.max_train_steps, args.lr_warmup_steps
+    late = steps is not None and warmup >= steps
+    _refuse(late, f"--lr_warmup_steps {warmup} leaves none of {steps} steps at the full rate")
 
 
 def _check_validation(args: argparse.Namespace) -> None:
@@ -147,8 +251,22 @@ def _check_reporting(args: argparse.Namespace) -> None:
     _refuse(tracker not in TRACKERS, f"--report_to {tracker} is unknown; take one of {', '.join(TRACKERS)}")
     missing = tracker != "none" and importlib.util.find_spec(tracker) is None
     _refuse(missing, f"--report_to {tracker} needs 'pip install {tracker}'; or take --report_to none")
+    if args.push_to_hub:
+        _check_repository(args.hub_model_id or Path(args.output_dir).resolve().name)
     leak = tracker == "wandb" and args.hub_token is not None
     _refuse(leak, "--report_to wandb would publish --hub_token; log in with 'hf auth login' instead")
+
+
+def _check_repository(name: str) -> None:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        _refuse(True, f"--push_to_hub: {name!r} cannot be a repository; give --hub_model_id OWNER/NAME")
+
+
+def _check_cache(args: argparse.Namespace) -> None:
+    idle = bool(args.disk_cache_dir) and args.train_text_encoder and not args.cache_latents
+    _refuse(idle, "--disk_cache_dir does nothing while text encoders are trained, but with --cache_latents")
 
 
 def _check_packages(args: argparse.Namespace) -> None:
@@ -162,6 +280,47 @@ def _check_packages(args: argparse.Namespace) -> None:
     _refuse(both, "--compile_base does not go with --quantize_base; leave one out")
 
 
+def _check_checkpoint(args: argparse.Namespace) -> None:
+    """Whether completed arguments can go on from their checkpoint, as far as it says so without the base model."""
+    checkpoint = find_checkpoint(Path(args.output_dir), args.resume_from_checkpoint)
+    if checkpoint is None:
+        return
+    progress, steps = read_progress(checkpoint), args.max_train_steps
+    done = steps is not None and progress.step >= steps
+    _refuse(done, f"the checkpoint is at step {progress.step} and the run ends at {steps}; raise --max_train_steps")
+    compare(progress.settings, {name: getattr(args, name) for name in BINDING})
+    missing = next((name for name in NEEDED_TO_RESUME if not (checkpoint / name).is_file()), None)
+    _refuse(missing is not None, f"{checkpoint} has no {missing}; it is damaged, so resume from another checkpoint")
+    try:
+        header = read_lily_header(checkpoint / WEIGHT_NAME)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{checkpoint} cannot be gone on from: {error}") from error
+    for flag, field in ADAPTER_FLAGS.items():
+        before, now = getattr(header.config, field), getattr(args, flag)
+        before = list(before) if isinstance(before, tuple) else before
+        _refuse(
+            before != now, f"the checkpoint was made with --{flag} {_spelt(before)}, not {_spelt(now)}; give the same"
+        )
+    encoders = [part.component for part in header.parts if part.component not in ("unet", "transformer")]
+    lacking, more = bool(encoders) > args.train_text_encoder, bool(encoders) < args.train_text_encoder
+    _refuse(lacking, "the checkpoint was made with --train_text_encoder; give it as well")
+    _refuse(more, "the checkpoint was made without --train_text_encoder; leave it out")
+
+
+def _target_modules(args: argparse.Namespace) -> list[str]:
+    return [name for names in args.target_modules for name in names.replace(",", " ").split()]
+
+
+def _spelt(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
 def _refuse(condition: bool, sentence: str) -> None:
     if condition:
         raise TrainingError(sentence)
+
+
+CHECKS: tuple[Callable[[argparse.Namespace], None], ...] = (
+    _check_words, _check_ranges, _check_needs, _check_adapter, _check_folders, _check_prior, _check_schedule,
+    check_optimizer, _check_validation, _check_reporting, _check_packages, _check_cache,
+)  # fmt: skip

@@ -100,14 +100,14 @@ def is_picture(path: Path) -> bool:
 class Pictures:
     """The decoded pictures of a list of items, each cut to its bucket when it is asked for."""
 
-    def __init__(self, items: Sequence[Item], buckets: Sequence[Bucket] | int):
+    def __init__(self, items: Sequence[Item], buckets: Sequence[Bucket]):
         """Read every item and find its bucket; `buckets` are (height, width) in pixels, one number is a square's edge.
 
         Raises:
             TrainingError: a picture or mask cannot be read, or a mask hides everything.
         """
         self.items = list(items)
-        self.buckets = [(buckets, buckets)] if isinstance(buckets, int) else list(buckets)
+        self.buckets = list(buckets)
         self.sizes: list[tuple[int, int]] = []  # (width, height) as read
         self._edges: list[Bucket] = []
         self._tensors: list[Tensor] = []  # (3, H, W) uint8, just covering the bucket

@@ -48,7 +48,7 @@ class TrainingResult:
     losses: list[float]  # of the steps done in this call
     steps: int  # done in all, with those before a resume
     output_dir: Path
-    weights: Path | None  # None after a dry run
+    weights: Path  # not there after a dry run
     seconds: float
     stopped_by: int | None = None  # a signal's number, -1 for the watcher; None: it ran to its end
     message: str = ""
@@ -78,7 +78,9 @@ def _rehearse(run: Run, start: float) -> TrainingResult:
     loss, report = dry_run(run)
     saving.say(run, report)
     seconds = time.monotonic() - start
-    return TrainingResult([loss], run.progress.step, run.output_dir, None, seconds, message=report)
+    return TrainingResult(
+        [loss], run.progress.step, run.output_dir, run.output_dir / reports.WEIGHT_NAME, seconds, message=report
+    )
 
 
 def _train(run: Run, start: float, on_step: Callable[[StepReport], bool | None] | None) -> TrainingResult:
@@ -170,9 +172,7 @@ def _step(run: Run, before: list[Tensor]) -> StepReport:
         run.history.add(progress.step, **numbers)
     scalars = {**numbers, **speed_scalars(numbers["seconds"]), **reports.router_scalars(run, recorder)}
     accelerator.log(scalars, step=progress.step)
-    return StepReport(
-        progress.step, run.max_train_steps, loss_value, progress.smoothed_loss, learning_rate, norm_value
-    )
+    return StepReport(progress.step, run.max_train_steps, loss_value, progress.smoothed_loss, learning_rate, norm_value)
 
 
 def _stop_if_not_finite(run: Run, before: list[Tensor], loss: float, grad_norm: float) -> None:

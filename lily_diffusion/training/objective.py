@@ -39,10 +39,10 @@ def sample_losses(run: Run, samples: list[Sample]) -> Tensor:
     latents = torch.stack([sample.latents for sample in samples])
     noise = torch.stack([sample.noise for sample in samples])
     timesteps = torch.stack([sample.timestep for sample in samples])
-    masks = [sample.mask for sample in samples]
-    if any(mask is not None for mask in masks):
-        masks = [torch.ones_like(latents[0, :1]) if mask is None else mask for mask in masks]
-    mask = torch.stack(masks) if masks[0] is not None else None
+    mask = None
+    if any(sample.mask is not None for sample in samples):  # class pictures have none
+        everywhere = torch.ones_like(latents[0, :1])
+        mask = torch.stack([everywhere if sample.mask is None else sample.mask for sample in samples])
     captions = [sample.caption for sample in samples]
     if not run.args.with_output_preservation:
         return family.losses(run.model, latents, noise, timesteps, conditions(run, captions), mask)

@@ -71,12 +71,14 @@ def validate(run: Run) -> Path | None:
 
 def measure_held_out(run: Run) -> None:
     """The loss of the held-out pictures, into the history."""
-    if run.held_out is None:
+    held_out, history = run.held_out, run.history
+    if held_out is None:
         return
 
     def measure() -> None:
-        losses = run.held_out.losses(run.trained)
-        run.history.add_held_out(run.progress.step, losses)
+        losses = held_out.losses(run.trained)
+        if history is not None:
+            history.add_held_out(run.progress.step, losses)
         scalars = {f"held_out_loss/{level:g}": loss for level, loss in losses.items()}
         run.accelerator.log(scalars, step=run.progress.step)
 
@@ -105,7 +107,8 @@ def say(run: Run, text: str) -> None:
 
 
 def _draw(run: Run) -> Path | None:
-    draw_losses(run.history)
+    if run.history is not None:
+        draw_losses(run.history)
     if run.validation is None:
         return None
     with best_weights(run):

@@ -1,4 +1,4 @@
-"""The families of pipelines that can be trained; the base model's own pipeline class picks one."""
+"""The families of pipelines that can be trained; the base model's own pipeline class and scheduler pick one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from diffusers import AutoModel, BitsAndBytesConfig, DiffusionPipeline, Pipeline
 from ... import base_model
 from ..errors import TrainingError
 from .base import Condition, Family
+from .edm import EDM
 from .flux import Flux
 from .flux_2 import Flux2
 from .flux_2_klein import Flux2Klein
@@ -24,7 +25,7 @@ from .stable_diffusion_xl import StableDiffusionXL
 from .z_image import ZImage
 
 FAMILIES: tuple[type[Family], ...] = (
-    StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, Flux2Klein, Flux2, ZImage, QwenImage, PixArt,
+    StableDiffusion, EDM, StableDiffusionXL, StableDiffusion3, Flux, Flux2Klein, Flux2, ZImage, QwenImage, PixArt,
     Sana, Lumina2,
 )  # fmt: skip
 __all__ = ["FAMILIES", "Condition", "Family", "family_class", "load_family"]
@@ -39,13 +40,14 @@ def family_class(args: argparse.Namespace) -> type[Family]:
     name = args.pretrained_model_name_or_path
     try:
         options = {"revision": args.revision, "cache_dir": args.cache_dir}
-        kind = DiffusionPipeline.load_config(base_model.resolve(name), **options)["_class_name"]
+        parts = DiffusionPipeline.load_config(base_model.resolve(name), **options)
+        kind, scheduler = parts["_class_name"], parts.get("scheduler", [None])[-1]
     except (OSError, ValueError, KeyError) as error:
         raise TrainingError(f"cannot load the base model {name!r}: {str(error).strip().splitlines()[0]}") from error
     for family in FAMILIES:
-        if kind in family.pipelines:
+        if kind in family.pipelines and (not family.schedulers or scheduler in family.schedulers):
             return family
-    known = ", ".join(name for family in FAMILIES for name in family.pipelines)
+    known = ", ".join(dict.fromkeys(name for family in FAMILIES for name in family.pipelines))
     raise TrainingError(f"the base model is a {kind}; pipelines that can be trained: {known}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -32,14 +32,18 @@ class AnyLength(FlowMatching):
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         embeddings, real = prompts["prompt_embeds"], prompts["prompt_embeds_mask"]
-        lengths = (real.sum(1) / self.length_multiple).ceil()
-        groups = [torch.nonzero(lengths == length).flatten() for length in lengths.unique()]
-        answers = [
-            self.answer(model, noisy[rows], timesteps[rows], [embeddings[row][real[row]] for row in rows])
-            for rows in groups
-        ]
-        return torch.cat(answers)[torch.cat(groups).argsort()]
+
+        def answer(rows: Tensor) -> Tensor:
+            return self.answer(model, noisy[rows], timesteps[rows], [embeddings[row][real[row]] for row in rows])
+
+        return by_length((real.sum(1) / self.length_multiple).ceil(), answer)
 
     def answer(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: list[Tensor]) -> Tensor:
         """What `predict` returns, for prompts (L, D) that need no padding among themselves."""
         raise NotImplementedError
+
+
+def by_length(lengths: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
+    """The answers for all rows, asked for those of one length (B,) together; `answer` takes the numbers of rows."""
+    groups = [torch.nonzero(lengths == length).flatten() for length in lengths.unique()]
+    return torch.cat([answer(rows) for rows in groups])[torch.cat(groups).argsort()]

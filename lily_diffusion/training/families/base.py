@@ -1,7 +1,7 @@
 """What a family of pipelines must say so that it can be trained: prompts, latents, noise, target. One file a family.
 
-`Family` has what most share; `noise_prediction` and `flow_matching` have the two ways to noise latents and to ask for
-them back.
+`Family` has what most share; `noise_prediction`, `flow_matching` and `edm` have the ways to noise latents and to ask
+for them back.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ class Family:
     """A pipeline taken apart for training; text encoders and autoencoder can be freed when their work is done."""
 
     pipelines: ClassVar[tuple[str, ...]]  # the classes of diffusers that belong to it
+    schedulers: ClassVar[tuple[str, ...]] = ()  # only with one of these; empty: with any
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
     objective: str  # what the denoiser predicts, for people
     default_resolution: ClassVar[int] = 1024  # where the denoiser's own configuration does not say
     default_guidance: ClassVar[float] = 7.5  # of validation pictures
     latents_per_token: ClassVar[int | None] = None  # along an edge, where the pipeline packs them itself
     flags: ClassVar[dict[str, Any]] = {}  # flags that mean something to it -> their defaults
+    pipeline_tokens: ClassVar[int | None] = None  # the longest prompt that the pipeline takes, where it says so
 
     def __init__(self, pipe: Any, args: argparse.Namespace):
         """Take over a float32 pipeline; nothing in it will ask for gradients."""
         self.pipe = pipe
         self.args = args
         self._fill_in_flags()
+        self._check_length()
         self.vae_config = pipe.vae.config  # the autoencoder itself may be freed
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
@@ -52,6 +55,17 @@ class Family:
             kind = type(self.pipe).__name__
             raise TrainingError(f"--{', --'.join(idle)} does nothing for a {kind}; leave it out")
         vars(self.args).update({name: value for name, value in self.flags.items() if name not in given})
+
+    def _check_length(self) -> None:
+        """Raises TrainingError: --max_sequence_length is out of range."""
+        length = self.args.max_sequence_length
+        if length is None:
+            return
+        most = self.most_tokens
+        if not 1 <= length <= (most or length):
+            allowed = f"from 1 to {most}" if most else "1 or more"
+            kind = type(self.pipe).__name__
+            raise TrainingError(f"--max_sequence_length {length} is out of range: for this {kind} it is {allowed}")
 
     @property
     def denoiser(self) -> Any:
@@ -128,9 +142,22 @@ class Family:
         """Conditions side by side, each tensor with a batch dimension."""
         return {name: torch.stack([condition[name] for condition in conditions]) for name in conditions[0]}
 
+    @property
+    def most_tokens(self) -> int | None:
+        """The largest --max_sequence_length that there are positions for; None: any is possible."""
+        if self.pipeline_tokens is not None:
+            return self.pipeline_tokens
+        return getattr(self.pipe.text_encoder.config.get_text_config(), "max_position_embeddings", None)
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """The tokenizers of all text encoders, each with how many of its tokens are seen."""
+        found = [getattr(self.pipe, name, None) for name in ("tokenizer", "tokenizer_2")]
+        return [(tokenizer, tokenizer.model_max_length) for tokenizer in found if tokenizer is not None]
+
     def truncated(self, prompt: str) -> str:
         """The end of a prompt that no text encoder will see; empty if one sees everything."""
-        return unseen(self.pipe.tokenizer, prompt, prompt, self.pipe.tokenizer.model_max_length - 1)
+        # the last token that is seen is not of the prompt
+        return min((unseen(tokenizer, prompt, prompt, seen - 1) for tokenizer, seen in self.tokenizers()), key=len)
 
     def trainable_text_encoders(self) -> dict[str, nn.Module]:
         """Those that may have an adapter of their own.
@@ -141,7 +168,9 @@ class Family:
         found = {name: part for name, part in self.text_encoders().items() if "CLIPText" in type(part).__name__}
         if not found:
             kinds = ", ".join(type(part).__name__ for part in self.text_encoders().values())
-            raise TrainingError(f"--train_text_encoder adapts CLIP text encoders, and this base has {kinds}; leave it out")
+            raise TrainingError(
+                f"--train_text_encoder adapts CLIP text encoders, and this base has {kinds}; leave it out"
+            )
         return found
 
     def free_text_encoder(self) -> None:

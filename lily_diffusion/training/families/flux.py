@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .base import Condition, unseen
+from .base import Condition
 from .flow_matching import FlowMatching
 
 
@@ -16,14 +16,15 @@ class Flux(FlowMatching):
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     default_guidance = 3.5
     latents_per_token = 2
+    pipeline_tokens = 512
     flags: ClassVar[dict[str, Any]] = {**FlowMatching.flags, "guidance_scale": 1.0}
 
     def encode(self, prompt: str, device: torch.device) -> Condition:
         embeddings, pooled, _ = self.pipe.encode_prompt(prompt, None, device, max_sequence_length=self.length)
         return {"prompt_embeds": embeddings[0].float(), "pooled_prompt_embeds": pooled[0].float()}
 
-    def truncated(self, prompt: str) -> str:
-        return unseen(self.pipe.tokenizer_2, prompt, prompt, self.length - 1)  # the last token is </s>
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        return [(self.pipe.tokenizer, self.pipe.tokenizer.model_max_length), (self.pipe.tokenizer_2, self.length)]
 
     def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
         return {**self.batch([prompt] * count), "guidance_scale": guidance_scale}  # distilled: no empty prompt

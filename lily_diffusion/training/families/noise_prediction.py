@@ -19,9 +19,9 @@ class NoisePrediction(Family):
     flags: ClassVar[dict[str, Any]] = {"snr_gamma": None, "noise_offset": 0.0}
 
     def __init__(self, pipe: Any, args: argparse.Namespace):
-        """Raises TrainingError: the scheduler's prediction is neither epsilon nor v."""
+        """Raises TrainingError: the scheduler has no such schedule, or its prediction is neither epsilon nor v."""
         super().__init__(pipe, args)
-        if "prediction_type" not in pipe.scheduler.config:
+        if "prediction_type" not in pipe.scheduler.config or not hasattr(pipe.scheduler, "alphas_cumprod"):
             raise TrainingError(f"the scheduler {type(pipe.scheduler).__name__} is not one of epsilon or v prediction")
         self.noise_scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
         self.objective = self.noise_scheduler.config.prediction_type

@@ -15,6 +15,7 @@ class QwenImage(AnyLength):
     pipelines = ("QwenImagePipeline",)
     default_guidance = 4.0
     latents_per_token = 2
+    pipeline_tokens = 1024
 
     @property
     def latent_channels(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,11 @@ class StableDiffusion3(FlowMatching):
     pipelines = ("StableDiffusion3Pipeline",)
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
     default_guidance = 7.0
+    pipeline_tokens = 512
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        pipe = self.pipe
+        return super().tokenizers() + ([(pipe.tokenizer_3, self.length)] if pipe.text_encoder_3 is not None else [])
 
     def encode(self, prompt: str, device: torch.device) -> Condition:
         embeddings, _, pooled, _ = self.pipe.encode_prompt(

@@ -23,6 +23,11 @@ class ZImage(AnyLength):
         embeddings, _ = self.pipe.encode_prompt(prompt, device, **options)
         return {"prompt_embeds": embeddings[0].float()}  # (its own length, D)
 
+    @property
+    def most_tokens(self) -> int:
+        """Prompts are rounded up to whole multiples; their first position is 1, and the picture has the next one."""
+        return (self.denoiser.config.axes_lens[0] - 2) // SEQ_MULTI_OF * SEQ_MULTI_OF
+
     def truncated(self, prompt: str) -> str:
         text = as_chat(self.pipe.tokenizer, prompt, enable_thinking=True)
         return unseen(self.pipe.tokenizer, prompt, text, self.length)
