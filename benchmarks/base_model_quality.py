@@ -1,6 +1,7 @@
 """Does the embedded base model draw what it is asked for? 200 prompts over all names and colours.
 
     python -m benchmarks.base_model_quality --emoji_dir package/assets
+    python -m benchmarks.base_model_quality --emoji_dir package/assets --model embedded-dit
     python -m benchmarks.base_model_quality --emoji_dir package/assets --model outputs/base_model/pipeline --limit 24
 
 The emoji come from ``npm pack @lobehub/fluent-emoji-3d@1.1.0`` (unpack the file). What was drawn counts as the name
@@ -17,7 +18,16 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.measures import RESULTS, as_images, as_tensor, background_colours, conditions, percent, write_results
+from benchmarks.measures import (
+    RESULTS,
+    as_images,
+    as_tensor,
+    background_colours,
+    conditions,
+    percent,
+    results_name,
+    write_results,
+)
 from lily_diffusion import base_model
 from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import COLOURS, NAMES, Scene, draw, load_emoji, random_scene
@@ -29,7 +39,7 @@ SHOWN = 60  # pictures on the contact sheet
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--emoji_dir", required=True, help="folder of the emoji's .webp files")
-    parser.add_argument("--model", default="embedded", help="'embedded' or the folder of a pipeline")
+    parser.add_argument("--model", default="embedded", help="'embedded', 'embedded-dit' or a pipeline's folder")
     parser.add_argument("--limit", type=int, default=200, help="number of prompts")
     parser.add_argument("--steps", type=int, default=25, help="denoising steps")
     parser.add_argument("--guidance_scale", type=float, default=3.0)
@@ -89,7 +99,7 @@ def generate(pipe, prompts: list[str], args: argparse.Namespace) -> torch.Tensor
         images += pipe(
             part,
             num_inference_steps=args.steps,
-            guidance_scale=args.guidance_scale,
+            **{**base_model.CALL_OPTIONS.get(args.model, {}), "guidance_scale": args.guidance_scale},
             generator=[torch.Generator().manual_seed(args.seed + start + i) for i in range(len(part))],
         ).images
         progress.update(len(part))
@@ -132,10 +142,11 @@ def main(argv: list[str] | None = None) -> None:
         "|---|---|---|---|---|",
         *(f"| {row} | {s['top1']}% | {s['top5']}% | {s['colour']}% | {s['cosine']} |" for row, s in rows.items()),
     ]
-    write_results("base_model_quality", result, "\n".join(text), Path(args.output_dir))
+    name = results_name("base_model_quality", args.model)
+    write_results(name, result, "\n".join(text), Path(args.output_dir))
     sheet = contact_sheet(as_images(drawn[:SHOWN]), prompts[:SHOWN], columns=10, scale=4)
-    sheet.save(Path(args.output_dir) / "base_model_quality.jpg", quality=90)
-    print("\n".join(text), f"\n\nwritten to {args.output_dir}/base_model_quality.{{json,md,jpg}}")
+    sheet.save(Path(args.output_dir) / f"{name}.jpg", quality=90)
+    print("\n".join(text), f"\n\nwritten to {args.output_dir}/{name}.{{json,md,jpg}}")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,11 @@ def conditions() -> dict[str, Any]:
     }
 
 
+def results_name(name: str, model: str) -> str:
+    """Results on another base than ``embedded`` have its name behind theirs."""
+    return name if model == "embedded" else f"{name}_{Path(model).name.replace('-', '_')}"
+
+
 def write_results(name: str, result: dict[str, Any], text: str, folder: Path = RESULTS) -> None:
     """Write ``<folder>/<name>.json`` and ``<folder>/<name>.md``; the conditions close the second."""
     folder.mkdir(parents=True, exist_ok=True)

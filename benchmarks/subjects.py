@@ -1,6 +1,7 @@
 """Does an adapter learn a new subject from five pictures? 15 emoji that the base model has never seen.
 
     python -m benchmarks.subjects
+    python -m benchmarks.subjects --model embedded-dit
     python -m benchmarks.subjects --subjects "robot face" owl --max_train_steps 300 --results_dir outputs/tried
 
 For each subject: five pictures in known colours and poses, training as ``train_dreambooth_lily.py`` does it, then
@@ -31,6 +32,7 @@ from benchmarks.measures import (
     background_colours,
     conditions,
     percent,
+    results_name,
     write_json,
     write_results,
 )
@@ -58,7 +60,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--subjects", nargs="+", choices=CLASSES, default=list(CLASSES), metavar="NAME", help="only these")
-    add("--model", default="embedded", help="'embedded' or the folder of a pipeline")
+    add("--model", default="embedded", help="'embedded', 'embedded-dit' or a pipeline's folder")
     add("--work_dir", default="outputs/subjects", help="pictures, adapters and what is done so far")
     add("--results_dir", default=str(RESULTS))
     add("--rank", type=int, default=32)
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     emoji = load_emoji(str(base_model.SUBJECTS), {name: HELD_OUT[name] for name in args.subjects})
     pipe, likeness, results = None, Likeness(), []
     for subject in tqdm(args.subjects, desc="subjects"):
-        folder = Path(args.work_dir) / subject.replace(" ", "_")
+        folder = folder_of(subject, args)
         result = finished(folder, settings)
         if result is None:
             if pipe is None:
@@ -95,9 +97,14 @@ def main(argv: list[str] | None = None) -> None:
     report(results, settings, args)
 
 
+def folder_of(subject: str, args: argparse.Namespace) -> Path:
+    return Path(args.work_dir) / results_name("", args.model) / subject.replace(" ", "_")
+
+
 def base_hash(model: str) -> str:
     """The first digits of the sha256 of the denoiser's weights, so that results of another base are told apart."""
-    file = Path(base_model.resolve(model)) / "unet" / "diffusion_pytorch_model.safetensors"
+    found = Path(base_model.resolve(model)).glob("*/diffusion_pytorch_model.safetensors")
+    file = next(file for file in found if file.parent.name in ("unet", "transformer"))
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
@@ -112,12 +119,12 @@ def learn_and_measure(pipe, subject: str, emoji, likeness: Likeness, folder: Pat
     shutil.rmtree(folder, ignore_errors=True)
     write_pictures(subject, emoji, folder / "pictures")
     truths = unseen_features(subject, emoji, likeness)
-    before = draw_prompts(pipe, subject)
+    before = draw_prompts(pipe, subject, args.model)
     started = time.monotonic()
     trained = train(parse_training_args(training_flags(args, folder)))
     seconds = time.monotonic() - started
     load_lily_weights(pipe, trained.weights, "subject")
-    after = draw_prompts(pipe, subject)
+    after = draw_prompts(pipe, subject, args.model)
     unload_lily_weights(pipe)
     for name, images in (("before", before), ("after", after)):
         for colour, image in zip(COLOURS, images, strict=True):
@@ -159,16 +166,19 @@ def unseen_features(subject: str, emoji, likeness: Likeness) -> torch.Tensor:
     return likeness.features(draw(scenes, emoji)).view(len(COLOURS), POSES, -1)
 
 
-def draw_prompts(pipe, subject: str) -> list[Image.Image]:
+def draw_prompts(pipe, subject: str, model: str = "embedded") -> list[Image.Image]:
     """One picture a colour, always from the same noise."""
     generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(COLOURS))]
     prompts = [caption(subject, colour) for colour in COLOURS]
-    return pipe(prompts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generators).images
+    options = {**base_model.CALL_OPTIONS.get(model, {}), "guidance_scale": GUIDANCE}
+    return pipe(prompts, num_inference_steps=STEPS, generator=generators, **options).images
 
 
 def training_flags(args: argparse.Namespace, folder: Path) -> list[str]:
     names = ("rank", "stride_A", "num_B", "scaling", "learning_rate", "max_train_steps", "train_batch_size", "seed")
+    length = base_model.CALL_OPTIONS.get(args.model, {}).get("max_sequence_length")
     return [
+        *(["--max_sequence_length", str(length)] if length else []),
         *("--pretrained_model_name_or_path", args.model, "--instance_data_dir", str(folder / "pictures")),
         *("--output_dir", str(folder / "adapter"), "--mixed_precision", args.mixed_precision),
         *("--cache_latents", "--checkpointing_steps", "0", "--report_to", "none"),
@@ -209,17 +219,18 @@ def report(results: list[dict[str, Any]], settings: dict[str, Any], args: argpar
         colours = f"{r['colour_before']:.0f}% | {r['colour_after']:.0f}%"
         lines.append(f"| {r['subject']} | {r['class']} | {likenesses} | {colours} | {r['training_seconds']:.0f} |")
     whole = {"settings": settings, "means": means, "subjects": results, "conditions": conditions()}
-    write_results("subjects", whole, "\n".join(lines), Path(args.results_dir))
-    sheet(results, Path(args.work_dir)).save(Path(args.results_dir) / "subjects.jpg", quality=90)
-    print("\n".join(lines), f"\n\nwritten to {args.results_dir}/subjects.{{json,md,jpg}}")
+    name = results_name("subjects", args.model)
+    write_results(name, whole, "\n".join(lines), Path(args.results_dir))
+    sheet(results, args).save(Path(args.results_dir) / f"{name}.jpg", quality=90)
+    print("\n".join(lines), f"\n\nwritten to {args.results_dir}/{name}.{{json,md,jpg}}")
 
 
-def sheet(results: list[dict[str, Any]], work_dir: Path) -> Image.Image:
+def sheet(results: list[dict[str, Any]], args: argparse.Namespace) -> Image.Image:
     """One row a subject: a picture that it was learnt from, then prompts before and after."""
     columns = ["learnt from", *(f"{colour}, {when}" for colour in SHOWN for when in ("before", "after"))]
     rows = []
     for result in results:
-        folder = work_dir / result["subject"].replace(" ", "_")
+        folder = folder_of(result["subject"], args)
         files = [folder / f"{when}_{colour}.png" for colour in SHOWN for when in ("before", "after")]
         rows.append([Image.open(file) for file in (folder / "pictures" / "0.png", *files)])
     labels = [f"{r['subject']} {r['before']:.2f} to {r['after']:.2f}" for r in results]

@@ -69,7 +69,7 @@ def base_at_hand(name: str | None) -> str | None:
 
 def default_guidance(name: str) -> float:
     """The guidance scale that suits a model when none is asked for."""
-    return 3.0 if name == "embedded" else 7.5
+    return base_model.GUIDANCE_SCALE if base_model.embedded_name(name) else 7.5
 
 
 def _reason(error: Exception) -> str:

@@ -34,15 +34,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lily_diffusion import base_model
-from lily_diffusion.base_model import mmdit
-from lily_diffusion.base_model.architecture import (
-    all_captions,
-    new_scheduler,
-    new_text_encoder,
-    new_tokenizer,
-    new_unet,
-    new_vae,
-)  # fmt: skip
+from lily_diffusion.base_model import architecture, mmdit
 from lily_diffusion.base_model.fitting import atomically, fit
 from lily_diffusion.base_model.pictures import HELD_OUT, NAMES, Scene, describe, draw, load_emoji, random_scene
 
@@ -106,7 +98,7 @@ def sharp(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def train_vae(args: argparse.Namespace) -> None:
     """Encoder and decoder together, with a light KL term."""
-    pictures, vae = vae_pictures(args), new_vae()
+    pictures, vae = vae_pictures(args), architecture.new_vae()
 
     def loss(rng: random.Random) -> torch.Tensor:
         x = pictures(rng)
@@ -163,9 +155,9 @@ def train_text_encoder(args: argparse.Namespace, name: str = "text_encoder") -> 
     from lily_diffusion.base_model.likeness import Likeness
 
     out = Path(args.output_dir)
-    tokenizer = new_tokenizer()
+    tokenizer = architecture.new_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
-    text_encoder, project = new_text_encoder(tokenizer), torch.nn.Linear(256, 1280)
+    text_encoder, project = architecture.new_text_encoder(tokenizer), torch.nn.Linear(256, 1280)
     likeness, emoji = Likeness(), load_emoji(args.emoji_dir, NAMES)
     rng = random.Random(args.seed)
     scenes = [random_scene(rng.choice(list(NAMES)), rng) for _ in range(8192)]
@@ -209,7 +201,7 @@ def latent_cache(args: argparse.Namespace) -> dict[str, torch.Tensor]:
         CLIPTokenizer.from_pretrained(out / "tokenizer"),
         CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32),
     )
-    captions = [*all_captions(), ""]
+    captions = [*architecture.all_captions(), ""]
     index = {caption: i for i, caption in enumerate(captions)}
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     embeddings = torch.cat([text(part)[0].bfloat16() for part in tqdm(tokens.split(256), desc="captions")])
@@ -229,8 +221,12 @@ def latent_cache(args: argparse.Namespace) -> dict[str, torch.Tensor]:
 
 def train_unet(args: argparse.Namespace) -> None:
     """v-prediction on cached latents; one caption in ten is empty (for guidance), one in ten names no colour."""
-    cache, scheduler = latent_cache(args), new_scheduler()
-    unet = UNet2DConditionModel.from_pretrained(args.init_from, subfolder="unet") if args.init_from else new_unet()
+    cache, scheduler = latent_cache(args), architecture.new_scheduler()
+    unet = (
+        UNet2DConditionModel.from_pretrained(args.init_from, subfolder="unet")
+        if args.init_from
+        else architecture.new_unet()
+    )
     unet.set_attn_processor(AttnProcessor())  # on CPU, written out attention trains faster than the fused kernel,
     unet.to(memory_format=torch.channels_last)  # and convolutions faster in this layout
     alphas = scheduler.alphas_cumprod.view(-1, 1, 1, 1)
@@ -258,7 +254,7 @@ def train_unet(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """Write ``<output_dir>/pipeline``: the whole StableDiffusionPipeline in half precision, with its model card."""
     out = Path(args.output_dir)
-    unet = new_unet()
+    unet = architecture.new_unet()
     state = torch.load(out / "unet.pt", weights_only=True)
     for p, average in zip(unet.parameters(), state["average"], strict=True):
         p.data.copy_(average)
@@ -267,7 +263,7 @@ def export(args: argparse.Namespace) -> None:
         text_encoder=CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32),
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
         unet=unet,
-        scheduler=new_scheduler(),
+        scheduler=architecture.new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -1,6 +1,6 @@
 """Base models for the page: which may be loaded, loading one, and the settings that fit it.
 
-A graphics card is used when torch finds one, with half precision for models other than the embedded one, and with
+A graphics card is used when torch finds one, with half precision for models other than the embedded ones, and with
 xformers when it is installed. Both are written after the libraries' documents and were not tested on such a machine.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lily_diffusion.base_model import load_pipeline
+from lily_diffusion.base_model import FOLDERS, load_pipeline
 from ui.adapter_folder import without_paths
 from ui.recipe import MAX_EDGE, MAX_GUIDANCE, MAX_STEPS, clean_name
 
@@ -56,7 +56,7 @@ def labels(models: Sequence[str]) -> dict[str, str]:
     """Return ``{label to show: what from_pretrained is given}``, the embedded model always among them."""
     named: dict[str, str] = {}
     for source in dict.fromkeys([*models, EMBEDDED]):
-        label = source if source == EMBEDDED or is_hub_id(source) else clean_name(Path(source).resolve().name)
+        label = source if source in FOLDERS or is_hub_id(source) else clean_name(Path(source).resolve().name)
         number = 2
         while label in named:
             label, number = f"{label.rpartition(' (')[0] or label} ({number})", number + 1
@@ -76,7 +76,7 @@ def load(label: str, source: str) -> BaseModel:
         BaseModelError: it cannot be loaded, or it is not a text-to-image pipeline.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    half = {"dtype": torch.bfloat16} if device == "cuda" and source != EMBEDDED else {}
+    half = {"dtype": torch.bfloat16} if device == "cuda" and source not in FOLDERS else {}
     try:
         pipe = load_pipeline(source, **half)
     except Exception as error:  # diffusers and the Hub raise many kinds for a missing, broken or foreign model
@@ -100,7 +100,7 @@ def _defaults(pipe: Any, denoiser: torch.nn.Module, source: str) -> Defaults:
     tall, wide = sample if isinstance(sample, (list, tuple)) else (sample, sample)
     size_step = max(8, factor * (2 if hasattr(pipe, "transformer") else 1))
     width, height = (max(size_step, int(n) * factor // size_step * size_step) for n in (wide, tall))
-    if source == EMBEDDED:
+    if source in FOLDERS:
         steps, guidance = 25, 5.0
     else:
         usual = inspect.signature(pipe.__call__).parameters

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from lily_diffusion.base_model import FOLDERS
 from ui import adapter_rows
 from ui.actions import Actions
 from ui.recipe import MAX_GUIDANCE, MAX_PROMPT, MAX_STEPS
@@ -37,7 +38,7 @@ def build(session: Session, demo: gr.Blocks) -> None:
 
 
 def _ask(session: Session) -> SimpleNamespace:
-    example = "a cat on a red background" if session.base.label == "embedded" else "what the picture shows"
+    example = "a cat on a red background" if session.base.label in FOLDERS else "what the picture shows"
     prompt = gr.Textbox(
         label="Prompt", placeholder=example, lines=3, max_length=MAX_PROMPT, autofocus=True, elem_id="prompt"
     )

@@ -47,9 +47,8 @@ def with_projection(folder: Path) -> CLIPTextModelWithProjection:
     """A text encoder of ours in the class that the pipeline wants; its projection changes nothing."""
     plain = CLIPTextModel.from_pretrained(folder, dtype=torch.float32)
     model = CLIPTextModelWithProjection(plain.config)
-    model.load_state_dict(plain.state_dict(), strict=False)
-    with torch.no_grad():
-        model.text_projection.weight.copy_(torch.eye(plain.config.hidden_size))
+    weights = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in plain.state_dict().items()}
+    model.load_state_dict({**weights, "text_projection.weight": torch.eye(plain.config.hidden_size)})
     return model.eval()
 
 
@@ -140,11 +139,12 @@ def make_pipeline(args: argparse.Namespace) -> tuple[StableDiffusion3Pipeline, d
     transformer, state = new_transformer(), torch.load(out / "transformer.pt", weights_only=True)
     for parameter, average in zip(transformer.parameters(), state["average"], strict=True):
         parameter.data.copy_(average)
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    tokenizer, vae = CLIPTokenizer.from_pretrained(out / "tokenizer"), AutoencoderKL.from_pretrained(out / "vae")
+    vae.register_to_config(shift_factor=0.0)  # the pipeline adds it without asking
     pipe = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKL.from_pretrained(out / "vae"),
+        vae=vae,
         text_encoder=with_projection(out / "text_encoder"),
         tokenizer=tokenizer,
         text_encoder_2=with_projection(out / "text_encoder_2"),

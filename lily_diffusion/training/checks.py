@@ -16,15 +16,13 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .. import base_model
-from ..save_and_load import WEIGHT_NAME, read_lily_header
+from ..save_and_load import WEIGHT_NAME
 from .buckets import parse_buckets
-from .checkpoints import find_checkpoint, read_progress
 from .dataset import picture_sizes
 from .errors import TrainingError
-from .model_card import CARD_NAME
 from .optimizer import check_optimizer, default_learning_rate
 from .prior import class_items, count_pictures
-from .settings import BINDING, compare
+from .resuming import check_checkpoint
 
 AT_LEAST_ONE = (
     "rank", "stride_A", "num_B", "resolution", "repeats", "num_class_images", "sample_batch_size", "max_train_steps",
@@ -33,7 +31,8 @@ AT_LEAST_ONE = (
     "max_sequence_length",
 )  # fmt: skip
 MORE_THAN_ZERO = (
-    "scaling", "learning_rate", "text_encoder_lr", "snr_gamma", "max_grad_norm", "adam_epsilon", "logit_std", "lr_power",
+    "scaling", "learning_rate", "text_encoder_lr", "snr_gamma", "max_grad_norm", "adam_epsilon", "logit_std",
+    "lr_power",
 )  # fmt: skip
 AT_LEAST_ZERO = (
     "lr_warmup_steps", "checkpointing_steps", "prior_loss_weight", "adam_weight_decay", "noise_offset", "seed",
@@ -69,11 +68,6 @@ EXCLUSIVE = (
 VALIDATION_DEFAULTS = {"num_validation_images": 4, "validation_inference_steps": 25}
 NO_WARMUP = ("constant", "piecewise_constant")
 OF_ONE_SCHEDULER = {"lr_num_cycles": ("cosine_with_restarts", 1), "lr_power": ("polynomial", 1.0)}
-ADAPTER_FLAGS = {  # flag -> its name in the adapter's configuration
-    "rank": "r", "stride_A": "stride_A", "num_B": "num_B", "scaling": "scaling", "routing": "routing",
-    "lily_dropout": "dropout", "target_modules": "target_modules",
-}  # fmt: skip
-NEEDED_TO_RESUME = ("optimizer.pt", "lr_scheduler.pt", "random_states.pt")
 TRACKERS = ("tensorboard", "wandb", "none")
 
 
@@ -102,7 +96,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     completed = argparse.Namespace(**filled)
     _check_steps(completed)
     if args.resume_from_checkpoint is not None:
-        _check_checkpoint(completed)
+        check_checkpoint(completed)
     return completed
 
 
@@ -117,7 +111,7 @@ def _check_words(args: argparse.Namespace) -> None:
 def _check_ranges(args: argparse.Namespace) -> None:
     for name, value in vars(args).items():
         endless = isinstance(value, float) and not math.isfinite(value)
-        _refuse(endless and name not in MAY_BE_INFINITE, f"--{name} must be a number that ends, not {value}")
+        _refuse(endless and name not in MAY_BE_INFINITE, f"--{name} must be a finite number, not {value}")
     ranges: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         (AT_LEAST_ONE, lambda value: value >= 1, "1 or more"),
         (MORE_THAN_ZERO, lambda value: value > 0, "more than 0"),
@@ -159,6 +153,8 @@ def _check_folders(args: argparse.Namespace) -> None:
     for name, folder in written.items():
         if folder is not None:
             _check_place(name, Path(folder), needed=name == "output_dir")
+    from .model_card import CARD_NAME  # which needs this file
+
     output = Path(args.output_dir)
     foreign = (output / CARD_NAME).exists() and not (output / WEIGHT_NAME).exists()
     _refuse(foreign, f"--output_dir {output} holds a {CARD_NAME} and no adapter; name another, or it would be replaced")
@@ -189,7 +185,7 @@ def _check_prior(args: argparse.Namespace) -> None:
     for name in ("class_data_dir", "class_prompt"):
         _refuse(not getattr(args, name), f"--with_prior_preservation needs --{name}")
     if count_pictures(args.class_data_dir):
-        count = args.num_class_images or PRIOR_DEFAULTS["num_class_images"]
+        count = args.num_class_images or int(PRIOR_DEFAULTS["num_class_images"])
         picture_sizes(class_items(args.class_data_dir, args.class_prompt, count))
 
 
@@ -208,7 +204,7 @@ def _check_schedule(args: argparse.Namespace) -> None:
         _check_step_rules(args.lr_step_rules)
     by_epochs = bool(args.validation_epochs) or (bool(args.num_train_epochs) and not args.max_train_steps)
     idle = args.repeats != 1 and not by_epochs
-    _refuse(idle, "--repeats does nothing for a number of steps; say how long with --num_train_epochs, or leave it out")
+    _refuse(idle, "--repeats counts in epochs alone; say how long with --num_train_epochs, or leave it out")
 
 
 def _check_step_rules(text: str) -> None:
@@ -280,39 +276,8 @@ def _check_packages(args: argparse.Namespace) -> None:
     _refuse(both, "--compile_base does not go with --quantize_base; leave one out")
 
 
-def _check_checkpoint(args: argparse.Namespace) -> None:
-    """Whether completed arguments can go on from their checkpoint, as far as it says so without the base model."""
-    checkpoint = find_checkpoint(Path(args.output_dir), args.resume_from_checkpoint)
-    if checkpoint is None:
-        return
-    progress, steps = read_progress(checkpoint), args.max_train_steps
-    done = steps is not None and progress.step >= steps
-    _refuse(done, f"the checkpoint is at step {progress.step} and the run ends at {steps}; raise --max_train_steps")
-    compare(progress.settings, {name: getattr(args, name) for name in BINDING})
-    missing = next((name for name in NEEDED_TO_RESUME if not (checkpoint / name).is_file()), None)
-    _refuse(missing is not None, f"{checkpoint} has no {missing}; it is damaged, so resume from another checkpoint")
-    try:
-        header = read_lily_header(checkpoint / WEIGHT_NAME)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{checkpoint} cannot be gone on from: {error}") from error
-    for flag, field in ADAPTER_FLAGS.items():
-        before, now = getattr(header.config, field), getattr(args, flag)
-        before = list(before) if isinstance(before, tuple) else before
-        _refuse(
-            before != now, f"the checkpoint was made with --{flag} {_spelt(before)}, not {_spelt(now)}; give the same"
-        )
-    encoders = [part.component for part in header.parts if part.component not in ("unet", "transformer")]
-    lacking, more = bool(encoders) > args.train_text_encoder, bool(encoders) < args.train_text_encoder
-    _refuse(lacking, "the checkpoint was made with --train_text_encoder; give it as well")
-    _refuse(more, "the checkpoint was made without --train_text_encoder; leave it out")
-
-
 def _target_modules(args: argparse.Namespace) -> list[str]:
     return [name for names in args.target_modules for name in names.replace(",", " ").split()]
-
-
-def _spelt(value: Any) -> str:
-    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def _refuse(condition: bool, sentence: str) -> None:

@@ -92,7 +92,10 @@ class HeldOut:
 
 
 def timesteps_at(family: Family, levels: Tensor) -> Tensor:
-    """The timesteps of noise levels in (0, 1), whatever flags say about how those of training are drawn."""
+    """The timesteps of noise levels in (0, 1), whatever flags say about how those of training are drawn.
+
+    For EDM, whose sigmas have no end, a level is the share of the sigmas in training that are smaller.
+    """
     if isinstance(family, FlowMatching):
         return levels * family.pipe.scheduler.config.num_train_timesteps
     return family.timesteps(levels)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..base_model import FOLDERS
 from ..save_and_load import WEIGHT_NAME
 from . import config_file, history, loss_plot
 
@@ -16,10 +17,11 @@ TAGS = ("text-to-image", "diffusers", "diffusers-training", "lily", "dreambooth"
 NOT_UPLOADED = ("checkpoint-*/**", ".*", "first_batch.png")  # the last shows the pictures of training
 
 
-def usage(base_model: str, source: str, prompt: str) -> str:
-    """The lines that load the adapter and draw a picture with it."""
-    if base_model == "embedded":
-        first, load = "from lily_diffusion.base_model import load_pipeline", 'load_pipeline("embedded")'
+def usage(base_model: str, source: str, prompt: str, max_sequence_length: int | None = None) -> str:
+    """The lines that load the adapter and draw a picture with it, with as many tokens as it was trained with."""
+    length = f", max_sequence_length={max_sequence_length}" if max_sequence_length else ""
+    if base_model in FOLDERS:
+        first, load = "from lily_diffusion.base_model import load_pipeline", f"load_pipeline({base_model!r})"
     else:
         first, load = "from diffusers import DiffusionPipeline", f"DiffusionPipeline.from_pretrained({base_model!r})"
     return "\n".join(
@@ -28,7 +30,7 @@ def usage(base_model: str, source: str, prompt: str) -> str:
             "from lily_diffusion import load_lily_weights",
             f"pipe = {load}",
             f"load_lily_weights(pipe, {source!r})",
-            f'pipe(prompt={prompt!r}).images[0].save("picture.png")',
+            f'pipe(prompt={prompt!r}{length}).images[0].save("picture.png")',
         ]
     )
 
@@ -43,6 +45,7 @@ def write_model_card(
     facts: Mapping[str, Any],
     source: str,
     sheet: Path | None,
+    max_sequence_length: int | None = None,
 ) -> Path:
     """Write ``README.md`` with a header that the Hub reads; what else is in the folder is shown or named.
 
@@ -51,6 +54,7 @@ def write_model_card(
         facts: name -> value, shown as a table, with the versions that are installed below them.
         source: what `load_lily_weights` is given in the usage lines.
         sheet: a validation picture inside `folder`.
+        max_sequence_length: tokens of the large text encoder, where they are not the pipeline's own choice.
     """
     picture = sheet.relative_to(folder).as_posix() if sheet is not None else None
     text = [
@@ -68,7 +72,7 @@ def write_model_card(
         "## Use it",
         "",
         "```python",
-        usage(base_model, source, prompt),
+        usage(base_model, source, prompt, max_sequence_length),
         "```",
         "",
         "## Training",

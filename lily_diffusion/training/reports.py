@@ -70,7 +70,8 @@ def closing(run: Run, weights: Path, seconds: float, prompt: str) -> str:
     for label, name in left.items():
         if (run.output_dir / name).exists():
             lines.append(f"  {label:<8} {run.output_dir / name}")
-    code = usage(run.args.pretrained_model_name_or_path, str(run.output_dir), prompt)
+    args = run.args
+    code = usage(args.pretrained_model_name_or_path, str(run.output_dir), prompt, args.max_sequence_length)
     return "\n".join([*lines, "", "Use it:", "", *(f"    {line}" for line in code.splitlines()), ""])
 
 

@@ -129,6 +129,7 @@ def _write_card(run: Run, prompt: str, sheet: Path | None) -> None:
         facts=reports.training_facts(run),
         source=args.hub_model_id or str(run.output_dir),
         sheet=sheet,
+        max_sequence_length=args.max_sequence_length,
     )
     if args.push_to_hub:
         say(run, push_to_hub(run.output_dir, args.hub_model_id, args.hub_token, reports.folders_kept_back(run)))

@@ -90,6 +90,14 @@ linear attention) and output layers outside the attention module (`proj_out` of 
 a model calls outside its processor gets a hook of its own (LuminaNextDiT2DModel's `attn2.to_out.0`). Where a model runs
 padded tokens through its projections, they count in the routing's mean like any other.
 
+Of the pipelines that can be trained, Z-Image, Qwen-Image and Lumina-Image 2.0 pad the prompts of a batch to the longest
+one inside the denoiser (Z-Image in steps of 32 tokens). Beside a longer prompt, an adapter there draws another picture
+of a prompt than alone; the longest prompt's picture is the same. So draw prompts of different lengths one at a time, or
+train with `--routing token` or `static`, whose routers average over no tokens. With guidance, Z-Image has the empty
+prompt in the same batch, so that a single prompt that needs more steps of 32 than the empty one has this too. All other
+pipelines give every prompt the same number of tokens, and draw together what they draw alone (`tests/test_padding.py`).
+In training, samples of one length go through these denoisers together, and none depends on its batch mates.
+
 ## What may come after attaching
 
 On a UNet and on a DiT the adapter's effect is still exactly there after each of these (`tests/test_events.py`,

@@ -57,15 +57,12 @@ class Family:
         vars(self.args).update({name: value for name, value in self.flags.items() if name not in given})
 
     def _check_length(self) -> None:
-        """Raises TrainingError: --max_sequence_length is out of range."""
+        """Raises TrainingError: --max_sequence_length is more than pipeline, text encoder or denoiser take."""
         length = self.args.max_sequence_length
-        if length is None:
-            return
-        most = self.most_tokens
-        if not 1 <= length <= (most or length):
-            allowed = f"from 1 to {most}" if most else "1 or more"
+        most = self.most_tokens if length is not None else None
+        if most is not None and length > most:
             kind = type(self.pipe).__name__
-            raise TrainingError(f"--max_sequence_length {length} is out of range: for this {kind} it is {allowed}")
+            raise TrainingError(f"--max_sequence_length {length} is more than this {kind} takes; give {most} or less")
 
     @property
     def denoiser(self) -> Any:

@@ -1,6 +1,6 @@
 """EDM on pipelines of SDXL's shape, such as Playground v2.5 (Karras et al. 2022, https://arxiv.org/abs/2206.00364).
 
-With x = x_0 + sigma noise, D(x) = c_skip x + c_out F(c_in x, c_noise) shall be x_0; the loss is (D(x) - x_0)^2 / c_out^2.
+Of x = x_0 + sigma noise, D = c_skip x + c_out F(c_in x, c_noise) shall be x_0, and the loss is (D - x_0)^2 / c_out^2.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ P_MEAN, P_STD = -1.2, 1.2  # of log(sigma) in training, table 1 of the paper
 class EDM(SDXLShaped):
     """The pipeline's scheduler knows every c; its timesteps are c_noise = log(sigma) / 4.
 
-    F is compared with (x_0 - c_skip x) / c_out, which is the same loss. With D itself, half precision would drown what is
-    learnt at small sigma, where D is x but for a little and the weight 1 / c_out^2 is large.
+    F is compared with (x_0 - c_skip x) / c_out, which is the same loss. With D itself, half precision would drown what
+    is learnt at small sigma, where D is x but for a little and the weight 1 / c_out^2 is large.
     """
 
     schedulers = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
