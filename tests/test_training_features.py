@@ -59,6 +59,17 @@ def test_dropped_captions_are_trained_as_the_empty_prompt(run, tmp_path):
     assert not torch.equal(sample_losses(dropping, [sample]), sample_losses(dropping, [kept]))
 
 
+def test_class_pictures_are_drawn_in_the_precision_that_is_asked_for(run, tmp_path):
+    flags = {"with_prior_preservation": True, "class_prompt": CLASS_PROMPT, "num_class_images": 1}
+    for name, more in {
+        "exact": {}, "half": {"mixed_precision": "bf16"},
+        "asked": {"mixed_precision": "bf16", "prior_generation_precision": "fp32"},
+    }.items():  # fmt: skip
+        run(name, class_data_dir=tmp_path / f"class {name}", **flags, **more)
+    exact, half, asked = ((tmp_path / f"class {n}" / "0000.png").read_bytes() for n in ("exact", "half", "asked"))
+    assert asked == exact != half
+
+
 def test_a_noise_offset_shifts_whole_channels(run):
     plain, shifted = run("a", cache_latents=True), run("b", cache_latents=True, noise_offset=0.5)
     pairs = zip(plain.instances.samples(range(200)), shifted.instances.samples(range(200)), strict=True)
@@ -78,7 +89,7 @@ def test_the_loss_looks_where_the_mask_is_white(run, pictures, tmp_path):  # noq
     plain, masked = run("plain", cache_latents=True), run("masked", **flags)
     samples = masked.instances.samples([0, 1])
     assert samples[0].mask[0, :, :4].min() == 1 and samples[0].mask[0, :, 4:].max() == 0  # 8x8 latents
-    noisy, target, _ = masked.family.noised(*(torch.stack([getattr(s, name) for s in samples]) for name in NOISED))
+    _, target, _ = masked.family.noised(*(torch.stack([getattr(s, name) for s in samples]) for name in NOISED))
     answer = answers(masked, samples, [sample.caption for sample in samples])
     expected = denoising_loss(answer[..., :4], target[..., :4]).mean()
     assert batch_loss(masked, 0).item() == pytest.approx(expected.item(), rel=1e-5)

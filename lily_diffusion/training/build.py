@@ -56,7 +56,8 @@ def build(args: argparse.Namespace) -> Run:
     progress = _progress(args, checkpoint)
     dtype = DTYPES[accelerator.mixed_precision] or torch.float32
     args.class_dtype = DTYPES[args.prior_generation_precision or accelerator.mixed_precision]
-    family = load_family(args, dtype)
+    exact = args.with_prior_preservation and args.class_dtype is None  # class pictures as they were asked for
+    family = load_family(args, torch.float32 if exact else dtype)
     args.resolution = args.resolution or family.native_resolution
     data = read_data(args, listings, family, accelerator, progress.seed)
     disk = DiskCache(Path(args.disk_cache_dir)) if args.disk_cache_dir else None

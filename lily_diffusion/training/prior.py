@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .dataset import Item, is_picture, list_pictures
+from .decoding import full_precision
 from .draws import generator_for
 
 INFERENCE_STEPS = 30
@@ -72,7 +73,8 @@ def generate_class_pictures(
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             generators = [generator_for(seed, "class picture", i) for i in batch]
-            with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+            with torch.no_grad(), autocast, full_precision(pipe.vae):
                 images = pipe(
                     prompt=[prompt] * len(batch),
                     generator=generators,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..blend import set_enabled
 from ..grid import labelled_grid
 from ..state import get_adapters
 from .checkpoints import random_states, set_random_states
+from .decoding import full_precision
 from .draws import generator_for
 from .families import Family
 from .prompts import Prompts
@@ -98,13 +98,12 @@ class Validation:
         adapters = [adapter for model in self.parts.values() for adapter in get_adapters(model).values()]
         modes = [adapter.training for adapter in adapters]
         self.pipe.vae.to(self.device)
-        self.pipe.vae.__dict__["decode"] = _in_full_precision(self.pipe.vae)
         for adapter in adapters:
             adapter.eval()
         try:
-            yield
+            with full_precision(self.pipe.vae):
+                yield
         finally:
-            del self.pipe.vae.__dict__["decode"]
             for adapter, training in zip(adapters, modes, strict=True):
                 adapter.train(training)
             self.pipe.vae.to(home)
@@ -129,15 +128,3 @@ def shortened(text: str) -> str:
     if " " in cut[-20:]:  # not in some scripts, nor within a word that is a story of its own
         cut = cut.rpartition(" ")[0]
     return cut.rstrip(" ,.") + "…"
-
-
-def _in_full_precision(vae: nn.Module) -> Callable[..., Any]:
-    """The autoencoder's decoding outside autocast: in half precision autoencoders overflow."""
-    decode: Any = vae.decode
-
-    @functools.wraps(decode)
-    def steady(latents, *args, **kwargs):
-        with torch.autocast(latents.device.type, enabled=False):
-            return decode(latents.to(vae.dtype), *args, **kwargs)
-
-    return steady
