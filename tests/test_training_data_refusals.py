@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lily_diffusion.training import TrainingError
-from lily_diffusion.training.dataset import Pictures, list_pictures, picture_sizes
+from lily_diffusion.training.dataset import Pictures, check_pictures, list_pictures
 
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
@@ -127,7 +127,7 @@ def test_a_missing_folder_and_the_pictures_own_folder_as_masks_are_refused(tmp_p
 def test_headers_alone_tell_that_a_file_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_bytes(b"not a picture")
     with pytest.raises(TrainingError, match=r"cannot read the picture .*a\.png"):
-        picture_sizes(list_pictures(tmp_path, "x").items)
+        check_pictures(list_pictures(tmp_path, "x").items)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lily_diffusion.training.dataset import Pictures, list_pictures, picture_sizes, read_picture
+from lily_diffusion.training.dataset import Pictures, check_pictures, list_pictures, read_picture
 
 
 def test_captions_win_over_the_prompt_and_junk_is_left_out_with_a_note(tmp_path):
@@ -38,7 +38,7 @@ def test_exif_rotation_is_applied(tmp_path):
     picture.save(tmp_path / "turned.png", exif=exif)
     assert read_picture(tmp_path / "turned.png").size == (8, 16)
     items = list_pictures(tmp_path, "x").items
-    assert picture_sizes(items) == Pictures(items, 8).sizes == [(8, 16)]
+    assert check_pictures(items) == Pictures(items, 8).sizes == [(8, 16)]
 
 
 @pytest.mark.parametrize(

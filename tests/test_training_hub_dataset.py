@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lily_diffusion.training import TrainingError
-from lily_diffusion.training.dataset import Pictures, list_pictures, picture_sizes
+from lily_diffusion.training.dataset import Pictures, check_pictures, list_pictures
 from lily_diffusion.training.hub_dataset import hub_items
 
 datasets = pytest.importorskip("datasets")
@@ -44,7 +44,7 @@ def test_an_imagefolder_gives_what_reading_the_folder_gives(folder, load):
     here = list_pictures(folder, alpha_mask=True)
     assert [item.caption for item in listing.items] == ["number 0", "number 1", "number 2"]
     assert [item.path.name for item in listing.items] == ["row 0", "row 1", "row 2"]
-    assert picture_sizes(listing.items) == [(16, 8), (16, 16), (16, 24)]
+    assert check_pictures(listing.items) == [(16, 8), (16, 16), (16, 24)]
     theirs, ours = (Pictures(found.items, [(8, 8), (12, 8)]) for found in (listing, here))
     assert theirs.digest() == ours.digest() and theirs.has_masks
     for index in range(3):

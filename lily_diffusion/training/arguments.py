@@ -44,6 +44,7 @@ NOT_HERE = {
     "--do_edm_style_training": "a pipeline with an EDM scheduler is trained that way by itself; leave the flag out",
     "--bnb_quantization_config_path": "write --quantize_base nf4, fp4 or int8",
     "--do_fp8_training": "write --quantize_base nf4, fp4 or int8",
+    "--enable_xformers_memory_efficient_attention": "PyTorch's own attention is as lean; leave the flag out",
     "--local_rank": "accelerate launch says it by itself; leave the flag out",
     "--ne_1": "write --stride_A, the number of layers divided by ne_1",
     "--ne_2": "write --num_B",

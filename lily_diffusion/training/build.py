@@ -31,7 +31,7 @@ from .disk_cache import DiskCache
 from .draws import mixed_seed
 from .ema import Ema
 from .errors import TrainingError
-from .families import Family, load_family
+from .families import Family, family_class, load_family
 from .held_out import HeldOut
 from .loss_plot import plot_notes
 from .optimizer import make_optimizer
@@ -52,6 +52,7 @@ def build(args: argparse.Namespace) -> Run:
     """
     checkpoint = find_checkpoint(Path(args.output_dir), args.resume_from_checkpoint)
     listings = list_data(args)
+    family_class(args).check_flags(args)
     accelerator = _accelerator(args)
     progress = _progress(args, checkpoint)
     dtype = DTYPES[accelerator.mixed_precision] or torch.float32
@@ -120,7 +121,10 @@ def _accelerator(args: argparse.Namespace) -> Accelerator:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"--output_dir {folder} cannot be made ({error.strerror}); name another") from error
     return accelerator
 
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from .buckets import automatic_buckets, parse_buckets
-from .dataset import Item, Listing, Pictures, list_pictures, picture_sizes
+from .dataset import Item, Listing, Pictures, check_pictures, list_pictures
 from .disk_cache import DiskCache
 from .draws import Draws
 from .families import Family
@@ -35,11 +35,11 @@ def list_data(args: argparse.Namespace) -> Listings:
         TrainingError: a folder, a picture or a caption is not as it should be.
     """
     listing = _listing(args)
-    sizes = picture_sizes(listing.items)
+    sizes = check_pictures(listing.items)
     held_out, notes = [], list(listing.notes)
     if args.validation_data_dir:
         other = list_pictures(args.validation_data_dir, args.instance_prompt)
-        picture_sizes(other.items)
+        check_pictures(other.items)
         held_out, notes = other.items, notes + other.notes
     return Listings(listing.items, sizes, held_out, notes)
 

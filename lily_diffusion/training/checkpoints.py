@@ -155,3 +155,5 @@ def _read(path: Path) -> Any:
         raise TrainingError(
             f"the checkpoint has no {path.name}; it was made with another --mixed_precision, or is damaged"
         ) from error
+    except Exception as error:  # torch has many ways to say that a file was cut off
+        raise TrainingError(f"{path} is damaged ({type(error).__name__}); resume from an earlier checkpoint") from error

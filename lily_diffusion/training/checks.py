@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from .. import base_model
 from ..save_and_load import WEIGHT_NAME
 from .buckets import parse_buckets
-from .dataset import picture_sizes
+from .dataset import check_pictures
 from .errors import TrainingError
 from .optimizer import check_optimizer, default_learning_rate
 from .prior import class_items, count_pictures
@@ -186,7 +186,7 @@ def _check_prior(args: argparse.Namespace) -> None:
         _refuse(not getattr(args, name), f"--with_prior_preservation needs --{name}")
     if count_pictures(args.class_data_dir):
         count = args.num_class_images or int(PRIOR_DEFAULTS["num_class_images"])
-        picture_sizes(class_items(args.class_data_dir, args.class_prompt, count))
+        check_pictures(class_items(args.class_data_dir, args.class_prompt, count))
 
 
 def _check_schedule(args: argparse.Namespace) -> None:

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from .buckets import Bucket, nearest_bucket
 from .captions import METADATA, read_caption, read_metadata
-from .decode import flat, open_picture, read_picture, upright_size
+from .decode import flat, open_picture, read_picture
 from .errors import TrainingError
 from .masks import ALPHA, find_masks, read_mask, stretched
 
-__all__ = ["Item", "Listing", "Pictures", "is_picture", "list_pictures", "picture_sizes", "read_picture"]
+__all__ = ["Item", "Listing", "Pictures", "check_pictures", "is_picture", "list_pictures", "read_picture"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -83,13 +83,13 @@ def list_pictures(
     return Listing(items, notes)
 
 
-def picture_sizes(items: Iterable[Item]) -> list[tuple[int, int]]:
-    """(width, height) of each picture as it is shown, from the headers: what `automatic_buckets` asks for.
+def check_pictures(items: Iterable[Item]) -> list[tuple[int, int]]:
+    """Read every picture and forget it: (width, height) of each as it is shown, what `automatic_buckets` asks for.
 
     Raises:
-        TrainingError: a file is not a picture.
+        TrainingError: a file is not a picture, or damaged.
     """
-    return [upright_size(item.path, item.load) for item in items]
+    return [open_picture(item.path, item.load).size for item in items]
 
 
 def is_picture(path: Path) -> bool:

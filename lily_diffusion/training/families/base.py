@@ -48,13 +48,16 @@ class Family:
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
 
-    def _fill_in_flags(self) -> None:
+    @classmethod
+    def check_flags(cls, args: argparse.Namespace) -> None:
         """Raises TrainingError: a flag is given that means nothing to this family."""
-        given = [name for name in FAMILY_FLAGS if getattr(self.args, name) is not None]
-        if idle := [name for name in given if name not in self.flags]:
-            kind = type(self.pipe).__name__
-            raise TrainingError(f"--{', --'.join(idle)} does nothing for a {kind}; leave it out")
-        vars(self.args).update({name: value for name, value in self.flags.items() if name not in given})
+        if idle := [name for name in FAMILY_FLAGS if getattr(args, name) is not None and name not in cls.flags]:
+            raise TrainingError(f"--{', --'.join(idle)} does nothing for a {cls.pipelines[0]}; leave it out")
+
+    def _fill_in_flags(self) -> None:
+        self.check_flags(self.args)
+        missing = {name: value for name, value in self.flags.items() if getattr(self.args, name) is None}
+        vars(self.args).update(missing)
 
     def _check_length(self) -> None:
         """Raises TrainingError: --max_sequence_length is more than pipeline, text encoder or denoiser take."""
