@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ui.app", description="A page to make pictures with Lily adapters.")
     parser.add_argument("--model", nargs="+", default=["embedded"],
-                        help="embedded, embedded-dit, a folder or Hub id; the first is loaded, others offered")  # fmt: skip
+                        help="embedded, embedded-dit, a folder or Hub id; the first is loaded")  # fmt: skip
     parser.add_argument("--adapters_dir", default="adapters", help="folder of .safetensors files, looked through whole")
     parser.add_argument("--output_dir", default="outputs", help="pictures are saved here, in a folder a day")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than local need --auth")

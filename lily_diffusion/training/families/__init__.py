@@ -70,7 +70,7 @@ def load_family(args: argparse.Namespace, dtype: torch.dtype = torch.float32) ->
         if args.quantize_base:
             options["quantization_config"] = _quantization(args.quantize_base, dtype)
         dtypes = {"vae": torch.float32, "default": dtype}
-        pipe = base_model.load_pipeline(name, torch_dtype=dtypes, **options)
+        pipe = base_model.load_pipeline(name, dtype=dtypes, **options)
     except (OSError, ValueError) as error:
         raise TrainingError(f"cannot load the base model {name!r}: {str(error).strip().splitlines()[0]}") from error
     if getattr(pipe, "safety_checker", None) is not None:
