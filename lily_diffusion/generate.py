@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import random
 import re
@@ -228,8 +229,8 @@ def _load(args: argparse.Namespace, specs: list[AdapterSpec]) -> Any:
 def _default_size(pipe: Any) -> int:
     """Edge in pixels of the pictures that the model was made for."""
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    size = getattr(pipe, "default_sample_size", None) or denoiser.config.sample_size
-    return size * pipe.vae_scale_factor
+    size = getattr(pipe, "default_sample_size", None) or denoiser.config.get("sample_size")
+    return size * pipe.vae_scale_factor if isinstance(size, int) else 1024
 
 
 def _recipe_maker(args: argparse.Namespace, specs: list[AdapterSpec]) -> Callable[[str, str, int], Recipe]:
@@ -247,7 +248,7 @@ def _recipe_maker(args: argparse.Namespace, specs: list[AdapterSpec]) -> Callabl
 
 def _draw(pipe: Any, recipes: Sequence[Recipe], quiet: bool = False) -> Iterator[Image.Image]:
     """Yield the pictures. They are drawn one by one, as on the page, so a recipe repeats exactly."""
-    total = sum(recipe.steps for recipe in recipes)
+    total, known = sum(recipe.steps for recipe in recipes), inspect.signature(pipe.__call__).parameters
     with tqdm(total=total, unit="step", desc="drawing", disable=quiet or not total) as progress:
 
         def step_end(pipe, step, timestep, tensors):
@@ -257,11 +258,21 @@ def _draw(pipe: Any, recipes: Sequence[Recipe], quiet: bool = False) -> Iterator
         for recipe in recipes:
             yield pipe(
                 prompt=recipe.prompt,
-                **({"negative_prompt": recipe.negative_prompt} if recipe.negative_prompt else {}),
+                **_guided(pipe, recipe),
                 num_inference_steps=recipe.steps,
-                guidance_scale=recipe.guidance_scale,
                 width=recipe.width,
                 height=recipe.height,
                 generator=torch.Generator("cpu").manual_seed(recipe.seed),
-                callback_on_step_end=step_end,
+                **({"callback_on_step_end": step_end} if "callback_on_step_end" in known else {}),
             ).images[0]
+
+
+def _guided(pipe: Any, recipe: Recipe) -> dict[str, Any]:
+    """Guidance and the negative prompt, by the names that the pipeline has for them."""
+    known = inspect.signature(pipe.__call__).parameters
+    if recipe.negative_prompt and "negative_prompt" not in known:
+        raise ValueError(f"A {type(pipe).__name__} takes no negative prompt; leave it out.")
+    negative = {"negative_prompt": recipe.negative_prompt} if recipe.negative_prompt else {}
+    if "true_cfg_scale" in known and known["guidance_scale"].default is None:  # Qwen-Image; it wants something to avoid
+        return {"negative_prompt": recipe.negative_prompt or " ", "true_cfg_scale": recipe.guidance_scale}
+    return {**negative, "guidance_scale": recipe.guidance_scale}

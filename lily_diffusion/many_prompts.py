@@ -23,7 +23,6 @@ from .grid import labelled_grid
 
 LARGEST_GRID = 64  # pictures
 JSON_KEYS = {"prompt": str, "negative_prompt": str, "seed": int}
-KINDS = {str: "a text", int: "a whole number"}
 
 
 class PromptLine(NamedTuple):
@@ -74,7 +73,7 @@ def read_prompts(path: Path) -> list[PromptLine]:
         ValueError: the file cannot be read, has no prompt, or a line is damaged.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise ValueError(f"there is no file of prompts {path}.") from None
     except UnicodeDecodeError as error:
@@ -138,7 +137,8 @@ def missing(drawings: Sequence[Drawing]) -> list[Drawing]:
                 f"{path} was made with other settings or of another prompt than {recipe.prompt[:60]!r}; "
                 "take another --output_dir."
             )
-    return [drawing for drawing in drawings if drawing not in there]
+    known = set(there)
+    return [drawing for drawing in drawings if drawing not in known]
 
 
 def _recipe_text(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from lily_diffusion.training import TrainingError, train
 
@@ -72,6 +73,22 @@ def test_two_processes_make_the_steps_of_one_with_the_batch_of_both(arguments, t
     assert losses(args.output_dir) == pytest.approx(losses(one.output_dir), rel=1e-4)
     a, b = weights(one.output_dir), weights(Path(args.output_dir))
     assert all(torch.allclose(a[key], b[key], atol=1e-4) for key in a)
+
+
+@pytest.mark.slow
+def test_processes_whose_batches_have_different_shapes_do_not_wait_for_each_other(arguments, tmp_path, pictures):  # noqa: F811
+    """The model has buffers, which DDP would send round at every forward pass: one process makes two, one makes one."""
+    for colour in ("black", "white"):
+        Image.new("RGB", (32, 16), colour).save(pictures / f"{colour}.png")
+    flags = {
+        "pretrained_model_name_or_path": save_pipeline("pixart", tmp_path / "base"), "use_aspect_ratio_buckets": True,
+        "resolution": resolution("pixart"), "train_batch_size": 2, "max_train_steps": 4, "instance_prompt": "a robot",
+        "quantize_base": "int8",
+    }  # fmt: skip
+    args = arguments("two", **flags)
+    status, said = launch(args, 2)
+    assert status == 0, said
+    assert len(losses(args.output_dir)) == 4
 
 
 @pytest.mark.slow

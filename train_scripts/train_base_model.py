@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     first = (train_vae, train_text_encoder, train_unet, train_decoder, export)
-    second = (train_text_encoder_2, mmdit.train_transformer, export_dit)
+    second = (train_text_encoder_2, lambda args: mmdit.train_transformer(args, latent_cache(args)), export_dit)
     programs = dict(zip(STAGES, first + second, strict=True))
     if args.init_from:
         for part in ("vae", "tokenizer", "text_encoder"):

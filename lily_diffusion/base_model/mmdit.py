@@ -100,12 +100,14 @@ class OneForMany:
         return attn.to_out[1](attn.to_out[0](answer)), text_answer
 
 
-def train_transformer(args: argparse.Namespace) -> None:
+def train_transformer(args: argparse.Namespace, latents: dict[str, Tensor]) -> None:
     """Flow matching on cached latents; one caption in ten is empty (for guidance), one in ten names no colour.
+
+    `latents` are those of the UNet's training, with the numbers of their captions in `all_captions`.
 
     The number of zero tokens is drawn too, so that the model draws with any --max_sequence_length.
     """
-    latents, text = torch.load(Path(args.output_dir) / "latents.pt", weights_only=True), text_cache(args)
+    text = text_cache(args)
     torch.manual_seed(args.seed)
     model, attention = new_transformer(), OneForMany()
     model.set_attn_processor(attention)

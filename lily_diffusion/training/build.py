@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..adapter import LilyAdapter
 from ..attach import attach
@@ -33,8 +34,8 @@ from .ema import Ema
 from .errors import TrainingError
 from .families import Family, family_class, load_family
 from .held_out import HeldOut
-from .loss_plot import plot_notes
 from .optimizer import make_optimizer
+from .prior import missing_pictures
 from .prompts import Prompts
 from .run import Run, TrainedModel
 from .settings import compare, run_settings
@@ -50,6 +51,7 @@ def build(args: argparse.Namespace) -> Run:
     Raises:
         TrainingError: something in the folders, the base model or the arguments cannot work.
     """
+    _refuse_what_splits_tensors()
     checkpoint = find_checkpoint(Path(args.output_dir), args.resume_from_checkpoint)
     listings = list_data(args)
     family_class(args).check_flags(args)
@@ -57,10 +59,11 @@ def build(args: argparse.Namespace) -> Run:
     progress = _progress(args, checkpoint)
     dtype = DTYPES[accelerator.mixed_precision] or torch.float32
     args.class_dtype = DTYPES[args.prior_generation_precision or accelerator.mixed_precision]
-    exact = args.with_prior_preservation and args.class_dtype is None  # class pictures as they were asked for
-    family = load_family(args, torch.float32 if exact else dtype)
+    family = load_family(args, torch.float32 if _draws_exactly(args) else dtype)
     args.resolution = args.resolution or family.native_resolution
     data = read_data(args, listings, family, accelerator, progress.seed)
+    for encoder in family.text_encoders().values():
+        encoder.to(dtype)
     disk = DiskCache(Path(args.disk_cache_dir)) if args.disk_cache_dir else None
     texts = [*data.captions, *(args.validation_prompt or ()), *filter(None, [args.class_prompt]), ""]
     prompts = Prompts(family, texts, accelerator.device, disk, args.train_text_encoder)
@@ -80,6 +83,7 @@ def build(args: argparse.Namespace) -> Run:
     )
     optimizer, lr_scheduler = make_optimizer(args, _parameter_groups(args, adapters), steps, samples_in_step)
     trained = TrainedModel(family.denoiser, adapters)
+    _leave_the_base_alone(trained)
     model, optimizer = accelerator.prepare(trained, optimizer)
     settings = run_settings(args, data.instances, data.classes, accelerator.num_processes)
     run = Run(
@@ -100,10 +104,13 @@ def build(args: argparse.Namespace) -> Run:
     return run
 
 
-def _accelerator(args: argparse.Namespace) -> Accelerator:
+def _refuse_what_splits_tensors() -> None:
     for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes"):
             raise TrainingError(f"{name} would split what layers share; run accelerate config again and take plain DDP")
+
+
+def _accelerator(args: argparse.Namespace) -> Accelerator:
     AcceleratorState._reset_state()  # a process may train more than once, each time with a precision of its own
     folder = Path(args.output_dir)
     accelerator = Accelerator(
@@ -117,15 +124,19 @@ def _accelerator(args: argparse.Namespace) -> Accelerator:
         raise TrainingError("--mixed_precision fp16 needs a GPU; on the CPU take bf16 or no")
     if accelerator.mixed_precision not in DTYPES:
         raise TrainingError(f"mixed precision {accelerator.mixed_precision} is not supported; take no, fp16 or bf16")
-    if args.allow_tf32:
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.allow_tf32
     if accelerator.is_main_process:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"--output_dir {folder} cannot be made ({error.strerror}); name another") from error
     return accelerator
+
+
+def _draws_exactly(args: argparse.Namespace) -> bool:
+    """Are class pictures to be drawn first, and in float32?"""
+    wanted = args.with_prior_preservation and args.class_dtype is None and not args.quantize_base
+    return wanted and bool(missing_pictures(args.class_data_dir, args.num_class_images))
 
 
 def _progress(args: argparse.Namespace, checkpoint: Path | None) -> Progress:
@@ -139,7 +150,7 @@ def _progress(args: argparse.Namespace, checkpoint: Path | None) -> Progress:
 
 
 def _notes(args: argparse.Namespace, data: Data, disk: DiskCache | None) -> list[str]:
-    notes = data.notes + plot_notes()
+    notes = list(data.notes)
     notes += version_notes(args.config) if args.config else []
     return notes + (disk.notes if disk is not None else [])
 
@@ -166,6 +177,17 @@ def _place(denoiser: nn.Module, device: torch.device, dtype: torch.dtype, quanti
         denoiser.to(device)
     else:  # Module.to, because the model's own warns about casting even where nothing has to stay in float32
         nn.Module.to(denoiser, device, dtype)
+
+
+def _leave_the_base_alone(trained: TrainedModel) -> None:
+    """Processes neither send each other the frozen base nor, in every forward pass, its buffers.
+
+    A process whose batch has pictures of several shapes makes more passes than others, and would wait for them.
+    """
+    frozen = [
+        name for name, _ in (*trained.named_parameters(), *trained.named_buffers()) if name.startswith("denoiser.")
+    ]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(trained, frozen)
 
 
 def _compile(denoiser: Any) -> None:

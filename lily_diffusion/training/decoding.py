@@ -13,6 +13,8 @@ import torch
 @contextmanager
 def full_precision(vae: Any) -> Iterator[None]:
     """Let the autoencoder decode outside of autocast and in its own type, whatever it is given."""
+    if vae.device.type == "cuda" and hasattr(vae, "enable_slicing"):
+        vae.enable_slicing()  # one picture at a time: beside a trainer there is little room
     decode: Any = vae.decode
 
     @functools.wraps(decode)

@@ -30,6 +30,7 @@ def dry_run(run: Run) -> tuple[float, str]:
         The loss, and the report: the block that opens a run, the first loss, the memory, where the picture is.
     """
     started, saved = time.monotonic(), SavedTensors(run.trained)
+    run.model.train()
     run.family.denoiser.eval()
     with saved:
         loss = batch_loss(run, 0)

@@ -22,7 +22,7 @@ from .checks import complete
 from .dry_run import dry_run
 from .errors import TrainingError
 from .interrupts import StopRequest
-from .main_process import agreed
+from .main_process import agreed, leave
 from .objective import batch_loss
 from .optimizer import learning_rate_now, training_mode
 from .progress_bar import Bar, speed_scalars
@@ -67,11 +67,13 @@ def train(args: argparse.Namespace, on_step: Callable[[StepReport], bool | None]
         TrainingError: the run could not start, or would have learnt nothing.
     """
     start, random_before = time.monotonic(), random_states()
+    tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         run = build(complete(args))
         return _rehearse(run, start) if args.dry_run else _train(run, start, on_step)
     finally:
         set_random_states(random_before)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
 
 
 def _rehearse(run: Run, start: float) -> TrainingResult:
@@ -101,7 +103,7 @@ def _train(run: Run, start: float, on_step: Callable[[StepReport], bool | None] 
         else:
             message = saving.present(run, weights, start)
     finally:
-        run.accelerator.end_training()
+        leave(run.accelerator)
     saving.say(run, message)
     seconds = time.monotonic() - start
     return TrainingResult(losses, run.progress.step, run.output_dir, weights, seconds, stopped_by, message)
@@ -110,7 +112,7 @@ def _train(run: Run, start: float, on_step: Callable[[StepReport], bool | None] 
 def _steps(run: Run, stop: StopRequest, losses: list[float], on_step: Callable | None) -> int | None:
     """Step until the end or until someone asks to stop; returns who asked."""
     args, progress, accelerator = run.args, run.progress, run.accelerator
-    before: list[Tensor] = []  # the weights that gave the last finite loss
+    before: list[Tensor] = []  # what a step that turns out badly has changed, as it was
     bar = Bar(run.max_train_steps, progress.step, visible=accelerator.is_main_process)
     with bar, logging_redirect_tqdm():
         if progress.step == 0:
@@ -141,6 +143,7 @@ def _step(run: Run, before: list[Tensor]) -> StepReport:
     run.family.denoiser.eval()  # frozen, so its dropout has nothing to regularise
     training_mode(run.optimizer)
     watching = args.report_to != "none" and progress.step % args.logging_steps == 0
+    watching = watching and not args.compile_base  # a program that records would be another program
     total = torch.zeros((), device=accelerator.device)
     recorder: RoutingRecorder | None = None
     for micro_batch in range(args.gradient_accumulation_steps):
@@ -154,7 +157,10 @@ def _step(run: Run, before: list[Tensor]) -> StepReport:
     grad_norm = accelerator.clip_grad_norm_(run.parameters, args.max_grad_norm)
     loss_value, norm_value = float(accelerator.reduce(total, "mean")), float(grad_norm)
     _stop_if_not_finite(run, before, loss_value, norm_value)
-    before[:] = [p.detach().clone() for p in run.weights]
+    if len(before) == len(run.weights):
+        torch._foreach_copy_(before, [p.detach() for p in run.weights])
+    else:
+        before[:] = [p.detach().clone() for p in run.weights]
 
     learning_rate = learning_rate_now(run.optimizer)
     run.optimizer.step()

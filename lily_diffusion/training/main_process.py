@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,13 +29,22 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T | No
         except Exception as error:  # handed on below, once the others know
             failure = error
     told = broadcast_object_list([f"{type(failure).__name__}: {failure}" if failure else ""])[0]
-    # gloo's threads give back the tensors of a broadcast late, and ending a process meanwhile can lock it up for ever.
-    accelerator.wait_for_everyone()
     if failure is not None:
         raise failure
     if told:
         raise TrainingError(f"the main process failed: {told}")
     return answer
+
+
+def leave(accelerator: Accelerator) -> None:
+    """Close the trackers and part from the other processes.
+
+    gloo's threads hold the tensors of the last broadcast a little longer and then want Python's lock, while destroying
+    the group waits for those threads with the lock held: it would wait for ever. A pause lets them finish.
+    """
+    if accelerator.num_processes > 1:
+        time.sleep(1)
+    accelerator.end_training()
 
 
 def agreed(accelerator: Accelerator, request: int) -> int:

@@ -29,21 +29,29 @@ class Prompts:
         if trained:
             family.place_text_encoders(device)
         elif disk is None:
-            self._kept = family.encode_prompts(texts, device)
+            encoded = family.encode_prompts(texts, device)
+            self._kept = {text: _moved(condition, torch.device("cpu")) for text, condition in encoded.items()}
         else:
             self._kept = self._read_or_encode(texts, disk)
 
     def __getitem__(self, text: str) -> Condition:
-        return self.family.encode(text, self.device) if self.trained else self._kept[text]
+        if not self.trained:
+            return _moved(self._kept[text], self.device)
+        with torch.autocast(self.device.type, enabled=False):  # the same in training, validation and beside the base
+            return self.family.encode(text, self.device)
 
     def _read_or_encode(self, texts: Iterable[str], disk: DiskCache) -> dict[str, Condition]:
         family = self.family
         maker = module_fingerprint({name: getattr(family.pipe, name, None) for name in family.text_parts})
-        options = {"max_sequence_length": family.args.max_sequence_length}
+        plain = {k: v for k, v in family.pipe.config.items() if isinstance(v, str | int | float | bool) and k[0] != "_"}
+        options = {**plain, "max_sequence_length": family.args.max_sequence_length}
 
         def read(text: str) -> Condition:
-            key = prompt_key(maker, type(family).__name__, options, text)
-            kept = disk.get(key, lambda: family.encode_prompts([text], self.device)[text])
-            return {name: tensor.to(self.device) for name, tensor in kept.items()}
+            key = prompt_key(maker, type(family.pipe).__name__, options, text)
+            return disk.get(key, lambda: family.encode_prompts([text], self.device)[text])
 
         return {text: read(text) for text in dict.fromkeys(texts)}
+
+
+def _moved(condition: Condition, device: torch.device) -> Condition:
+    return {name: tensor.to(device) for name, tensor in condition.items()}

@@ -74,8 +74,9 @@ class Run:
 
     @property
     def weights(self) -> list[Tensor]:
-        """Everything that a step changes in what may be saved: what is trained, and its averages."""
-        return self.parameters + (self.ema.averages if self.ema is not None else [])
+        """Everything that a step changes in what may be saved: what is trained, and what averages are made of."""
+        averages = self.ema.averages if self.ema is not None else []
+        return [*self.parameters, *averages, *(s["z"] for s in self.optimizer.state.values() if "z" in s)]
 
     @property
     def samples_in_step(self) -> int:

@@ -56,7 +56,7 @@ def checkpoint(run: Run) -> Path:
 
 
 def validate(run: Run) -> Path | None:
-    """Measure the held-out loss, draw the losses and a sheet; pictures that cannot be drawn do not end a run."""
+    """Measure the held-out loss, draw the losses and a sheet. Drawing that fails does not end a run."""
     measure_held_out(run)
 
     def draw() -> Path | None:
@@ -91,7 +91,8 @@ def present(run: Run, weights: Path, start: float) -> str:
     sheet = validate(run)
     prompt = (run.args.validation_prompt or reports.trigger_words(run))[0]
     on_main_process(run.accelerator, lambda: _write_card(run, prompt, sheet))
-    return reports.closing(run, weights, time.monotonic() - start, prompt)
+    seconds = time.monotonic() - start
+    return on_main_process(run.accelerator, lambda: reports.closing(run, weights, seconds, prompt)) or ""
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ SHAPING = (
     "train_batch_size", "gradient_accumulation_steps", "mixed_precision", *FAMILY_FLAGS, "max_grad_norm",
     "lr_warmup_steps", "lr_num_cycles", "lr_power", "lr_step_rules", "use_aspect_ratio_buckets", "aspect_ratio_buckets",
     "unmasked_weight", "caption_dropout", "with_output_preservation", "output_preservation_weight", "quantize_base",
-    "ema_decay",
+    "ema_decay", "class_prompt", "pretrained_vae_model_name_or_path", "revision", "variant", "allow_tf32", "repeats",
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ def run_settings(
 ) -> dict[str, Any]:
     """The settings that a checkpoint remembers."""
     settings = {name: getattr(args, name) for name in (*BINDING, *SHAPING)}
+    if args.lr_scheduler not in ("constant", "constant_with_warmup"):  # the others depend on where the run ends
+        settings["steps"] = args.max_train_steps or f"{args.num_train_epochs} epochs"
     settings["pictures"] = pictures.digest()
     settings["class pictures"] = class_pictures.digest() if class_pictures is not None else None
     settings["processes"] = processes

@@ -66,7 +66,7 @@ def load_family(args: argparse.Namespace, dtype: torch.dtype = torch.float32) ->
     try:
         if args.pretrained_vae_model_name_or_path:
             vae_name = args.pretrained_vae_model_name_or_path
-            options["vae"] = AutoModel.from_pretrained(vae_name, torch_dtype=torch.float32)
+            options["vae"] = AutoModel.from_pretrained(vae_name, dtype=torch.float32, cache_dir=args.cache_dir)
         if args.quantize_base:
             options["quantization_config"] = _quantization(args.quantize_base, dtype)
         dtypes = {"vae": torch.float32, "default": dtype}

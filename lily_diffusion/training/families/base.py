@@ -38,7 +38,7 @@ class Family:
     pipeline_tokens: ClassVar[int | None] = None  # the longest prompt that the pipeline takes, where it says so
 
     def __init__(self, pipe: Any, args: argparse.Namespace):
-        """Take over a float32 pipeline; nothing in it will ask for gradients."""
+        """Take over a pipeline, its autoencoder in float32; nothing in it will ask for gradients."""
         self.pipe = pipe
         self.args = args
         self._fill_in_flags()
@@ -136,7 +136,14 @@ class Family:
     def encode_prompts(self, prompts: Iterable[str], device: torch.device) -> dict[str, Condition]:
         """Encode each different prompt once."""
         self.place_text_encoders(device)
-        return {prompt: self.encode(prompt, device) for prompt in dict.fromkeys(prompts)}
+        encoded = {prompt: self.encode(prompt, device) for prompt in dict.fromkeys(prompts)}
+        for prompt, condition in encoded.items():
+            if not all(tensor.isfinite().all() for tensor in condition.values()):
+                raise TrainingError(
+                    f"the text encoder's numbers for {prompt!r} are not finite: it overflows in half precision; take "
+                    "--mixed_precision bf16"
+                )
+        return encoded
 
     def batch(self, conditions: Sequence[Condition]) -> Condition:
         """Conditions side by side, each tensor with a batch dimension."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import TrainingError
 from .base import Condition
 from .flow_matching import FlowMatching
 
@@ -26,6 +27,16 @@ class StableDiffusion3(FlowMatching):
             prompt, None, None, device=device, do_classifier_free_guidance=False, max_sequence_length=self.length
         )
         return {"prompt_embeds": embeddings[0].float(), "pooled_prompt_embeds": pooled[0].float()}
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        config = self.denoiser.config
+        most = config.pos_embed_max_size * config.patch_size * self.pipe.vae_scale_factor
+        if max(height, width) > most:
+            raise TrainingError(
+                f"the base model knows places in pictures of up to {most} pixels along an edge, not of "
+                f"{height}x{width}; take a lower --resolution"
+            )
+        return super().latent_shape(height, width)
 
     def predict(self, model: nn.Module, noisy: Tensor, timesteps: Tensor, prompts: Condition) -> Tensor:
         return model(
