@@ -13,7 +13,7 @@ import pytest
 from .training_base import arguments, base, pictures, same, weights  # noqa: F401
 
 KILLS = 20
-STEPS = 110
+STEPS = 80
 # Imports once and forks a process for every attempt, so that an attempt costs the run alone. Nothing has been computed
 # before the fork, so there are no threads to lose. Every other attempt is killed as soon as it begins to save.
 ATTEMPTS = """
@@ -48,7 +48,7 @@ for number in range(kills):
     wait_for(lambda: max(steps(), default=0) > before, child)
     if number % 2:
         wait_for(lambda: any(output.glob(".checkpoint-*.writing")), child)
-    time.sleep(rng.uniform(0, 0.02 if number % 2 else 0.2))
+    time.sleep(rng.uniform(0, 0.02 if number % 2 else 0.06))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     for checkpoint in list_checkpoints(output):

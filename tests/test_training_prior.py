@@ -18,11 +18,21 @@ from lily_diffusion.training.prior import class_items, count_pictures, generate_
 from .tiny_pipelines import resolution, save_pipeline
 
 
+class Decoder:
+    """Stands in for an autoencoder."""
+
+    device = torch.device("cpu")
+
+    def decode(self, latents):
+        raise NotImplementedError
+
+
 class Painter:
     """Stands in for a pipeline: its pictures show their generator's first number. It may fail at a picture."""
 
     def __init__(self, fails_at: int | None = None):
         self.calls, self.fails_at = 0, fails_at
+        self.vae = Decoder()
 
     def to(self, device):
         return self

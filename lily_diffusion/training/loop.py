@@ -77,7 +77,10 @@ def train(args: argparse.Namespace, on_step: Callable[[StepReport], bool | None]
 
 
 def _rehearse(run: Run, start: float) -> TrainingResult:
-    loss, report = dry_run(run)
+    try:
+        loss, report = dry_run(run)
+    finally:
+        leave(run.accelerator)
     saving.say(run, report)
     seconds = time.monotonic() - start
     return TrainingResult(
