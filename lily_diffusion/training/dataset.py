@@ -101,7 +101,7 @@ class Pictures:
     """The decoded pictures of a list of items, each cut to its bucket when it is asked for."""
 
     def __init__(self, items: Sequence[Item], buckets: Sequence[Bucket]):
-        """Read every item and find its bucket; `buckets` are (height, width) in pixels, one number is a square's edge.
+        """Read every item and find its bucket; `buckets` are (height, width) in pixels.
 
         Raises:
             TrainingError: a picture or mask cannot be read, or a mask hides everything.
