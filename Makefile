@@ -20,8 +20,8 @@ demo: $(VENV)/.installed-train
 ui: $(VENV)/.installed-ui
 	$(RUN) -m lily_diffusion.cli ui --adapters_dir outputs
 
-test: $(VENV)/.installed-test
-	$(RUN) -m pytest
+test: $(VENV)/.installed-test # a file of tests on each core
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
