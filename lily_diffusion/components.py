@@ -14,7 +14,7 @@ from .adapter import LilyAdapter
 from .base_model import embedded_name
 from .header import SAFETENSORS_NAME
 from .sharing import DENOISERS, TEXT_ENCODERS, Group, find_projections, is_text_encoder, plain
-from .state import get_adapters, unknown_adapter
+from .state import chosen, get_adapters
 
 COMPONENTS = DENOISERS
 CLIP_PREFIX = "text_model."  # in every published CLIP; some versions of transformers have no such module
@@ -59,17 +59,9 @@ def adapters_of(pipe_or_model: Any) -> dict[str, dict[str, LilyAdapter]]:
 
 
 def one_name(pipe_or_model: Any, adapter_name: str | None) -> tuple[str, dict[str, LilyAdapter]]:
-    """The adapter of this name, by component; None stands for the only one.
-
-    Raises:
-        ValueError: there is no such adapter, or there are several and none is named.
-    """
+    """The adapter of this name, by component; raises as `state.chosen` does."""
     known = adapters_of(pipe_or_model)
-    if adapter_name is None and len(known) != 1:
-        raise ValueError(f"Say which adapter: there is {', '.join(map(repr, known)) or 'none'}.")
-    if adapter_name is not None and adapter_name not in known:
-        raise ValueError(unknown_adapter(adapter_name, list(known)))
-    name = next(iter(known)) if adapter_name is None else adapter_name
+    name = chosen(known, adapter_name)
     return name, known[name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -111,16 +112,21 @@ def unknown_adapter(name: str, known: list[str]) -> str:
     return f"There is no adapter named {name!r}; there is {', '.join(map(repr, known)) or 'none'}."
 
 
-def one_adapter(model: nn.Module, adapter_name: str | None) -> tuple[str, LilyAdapter]:
-    """The adapter of this name; None stands for the only one.
+def chosen(known: Mapping[str, Any], adapter_name: str | None) -> str:
+    """The name that is meant; None stands for the only one.
 
     Raises:
         ValueError: there is no such adapter, or there are several and none is named.
     """
-    known = get_adapters(model)
     if adapter_name is None and len(known) != 1:
         raise ValueError(f"Say which adapter: there is {', '.join(map(repr, known)) or 'none'}.")
     if adapter_name is not None and adapter_name not in known:
         raise ValueError(unknown_adapter(adapter_name, list(known)))
-    name = next(iter(known)) if adapter_name is None else adapter_name
+    return next(iter(known)) if adapter_name is None else adapter_name
+
+
+def one_adapter(model: nn.Module, adapter_name: str | None) -> tuple[str, LilyAdapter]:
+    """The model's adapter of this name; raises as `chosen` does."""
+    known = get_adapters(model)
+    name = chosen(known, adapter_name)
     return name, known[name]

@@ -2,6 +2,7 @@
 
 import importlib
 
+import pytest
 import torch
 
 from lily_diffusion import LilyConfig, attach, unload_lily_weights
@@ -73,3 +74,22 @@ class Encoded:
         unload_lily_weights(self.pipe)
         for model in self.models.values():
             model.__dict__.pop("_lily_target_rank", None)
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    return {family: Encoded(family) for family in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def case(request, pipelines):
+    yield pipelines[request.param]
+    pipelines[request.param].clear()
+    assert pipelines[request.param].is_untouched()
+
+
+@pytest.fixture
+def sd(pipelines):
+    yield pipelines["stable_diffusion"]
+    pipelines["stable_diffusion"].clear()
+    assert pipelines["stable_diffusion"].is_untouched()

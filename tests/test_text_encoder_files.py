@@ -28,28 +28,9 @@ from lily_diffusion.save_and_load import build_adapter, build_adapters, read_fil
 from lily_diffusion.sharing import find_projections
 
 from .conftest import awaken
-from .encoded import CONFIG, FAMILIES, Encoded
+from .encoded import CONFIG, FAMILIES, Encoded, case, pipelines, sd  # noqa: F401
 
 KEY = "lily_adapter_metadata"
-
-
-@pytest.fixture(scope="module")
-def pipelines():
-    return {family: Encoded(family) for family in FAMILIES}
-
-
-@pytest.fixture(params=FAMILIES)
-def case(request, pipelines):
-    yield pipelines[request.param]
-    pipelines[request.param].clear()
-    assert pipelines[request.param].is_untouched()
-
-
-@pytest.fixture
-def sd(pipelines):
-    yield pipelines["stable_diffusion"]
-    pipelines["stable_diffusion"].clear()
-    assert pipelines["stable_diffusion"].is_untouched()
 
 
 @pytest.fixture

@@ -14,30 +14,11 @@ from lily_diffusion.inspection import record_routing
 from lily_diffusion.interchange.lora import read_lora, write_lora
 
 from .conftest import awaken
-from .encoded import CONFIG, FAMILIES, Encoded
+from .encoded import CONFIG, FAMILIES, Encoded, case, pipelines, sd  # noqa: F401
 from .tiny_pipelines.words import t5
 
 STATIC = LilyConfig(r=4, stride_A=2, num_B=2, routing="static")
 CALL = {"num_inference_steps": 2, "height": 16, "width": 16}
-
-
-@pytest.fixture(scope="module")
-def pipelines():
-    return {family: Encoded(family) for family in FAMILIES}
-
-
-@pytest.fixture(params=FAMILIES)
-def case(request, pipelines):
-    yield pipelines[request.param]
-    pipelines[request.param].clear()
-    assert pipelines[request.param].is_untouched()
-
-
-@pytest.fixture
-def sd(pipelines):
-    yield pipelines["stable_diffusion"]
-    pipelines["stable_diffusion"].clear()
-    assert pipelines["stable_diffusion"].is_untouched()
 
 
 def static_file(case, folder):

@@ -27,7 +27,7 @@ from lily_diffusion.components import denoiser, parts
 from lily_diffusion.sharing import find_projections, group_table
 from lily_diffusion.testing import check_model
 
-from .encoded import CONFIG, FAMILIES, Encoded
+from .encoded import CONFIG, FAMILIES, Encoded, case, pipelines, sd  # noqa: F401
 from .tiny_pipelines import clip
 from .tiny_pipelines.gemma import gemma
 from .tiny_pipelines.words import t5
@@ -40,25 +40,6 @@ ENCODERS = {
     "Gemma": lambda: gemma()[0],
     "Qwen": lambda: importlib.import_module("tests.tiny_pipelines.z_image").make().text_encoder,
 }
-
-
-@pytest.fixture(scope="module")
-def pipelines():
-    return {family: Encoded(family) for family in FAMILIES}
-
-
-@pytest.fixture(params=FAMILIES)
-def case(request, pipelines):
-    yield pipelines[request.param]
-    pipelines[request.param].clear()
-    assert pipelines[request.param].is_untouched()
-
-
-@pytest.fixture
-def sd(pipelines):
-    yield pipelines["stable_diffusion"]
-    pipelines["stable_diffusion"].clear()
-    assert pipelines["stable_diffusion"].is_untouched()
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import datasets
 import pytest
 import torch
 from PIL import Image
@@ -12,8 +13,6 @@ from PIL import Image
 from lily_diffusion.training import TrainingError
 from lily_diffusion.training.dataset import Pictures, check_pictures, list_pictures
 from lily_diffusion.training.hub_dataset import hub_items
-
-datasets = pytest.importorskip("datasets")
 
 
 @pytest.fixture(scope="module")

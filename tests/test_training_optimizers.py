@@ -17,7 +17,6 @@ from lily_diffusion.sharing import Group
 from lily_diffusion.training import TrainingError, parse_args, train
 from lily_diffusion.training.optimizer import (
     OPTIMIZERS,
-    PACKAGES,
     averaged_weights,
     check_optimizer,
     default_learning_rate,
@@ -44,11 +43,6 @@ def parsed(**flags):
     if args.learning_rate is None:
         args.learning_rate = RATES[args.optimizer]
     return args
-
-
-def need(flags):
-    package = "bitsandbytes" if flags.get("use_8bit_adam") else PACKAGES.get(flags.get("optimizer"), "torch")
-    pytest.importorskip(package.replace("-", "_"))
 
 
 def small_adapter() -> LilyAdapter:
@@ -99,7 +93,6 @@ def equal(a, b):
 
 @pytest.mark.parametrize("flags", KINDS, ids=str)
 def test_every_optimizer_learns(flags):
-    need(flags)
     adapter, optimizer, schedule = started(flags)
     before = loss_of(adapter).item()
     steps(adapter, optimizer, schedule, 100)
@@ -111,7 +104,6 @@ def test_every_optimizer_learns(flags):
 @pytest.mark.parametrize("flags", [*KINDS, {"lr_scheduler": "cosine", "lr_warmup_steps": 2}], ids=str)
 def test_a_run_that_stopped_goes_on_bit_for_bit(flags, inside):
     """Saved with the average in place, and with the trained weights."""
-    need(flags)
     straight = started(flags)
     steps(*straight, 12)
 
@@ -132,7 +124,6 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(flags, inside):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_schedule_free_shows_its_average_and_trains_on_undisturbed(wrapped):
-    need({"optimizer": "schedule_free"})
     adapter, optimizer, schedule = started({"optimizer": "schedule_free"})
     if wrapped:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -176,18 +167,15 @@ def test_groups_have_rates_and_decays_of_their_own():
 
 
 def test_the_flags_reach_the_optimizers():
-    need({"optimizer": "prodigy"})
     flags = {"prodigy_beta3": 0.5, "prodigy_decouple": False, "prodigy_use_bias_correction": False, "adam_beta1": 0.8}
     group = make_optimizer(parsed(optimizer="prodigy", **flags), small_adapter().parameters(), 9, 1)[0].defaults
     assert (group["beta3"], group["decouple"], group["use_bias_correction"]) == (0.5, False, False)
     assert group["safeguard_warmup"] and group["betas"] == (0.8, 0.999)
-    need({"optimizer": "schedule_free"})
     args = parsed(optimizer="schedule_free", lr_warmup_steps=3)
     assert make_optimizer(args, small_adapter().parameters(), 9, 1)[0].defaults["warmup_steps"] == 3
 
 
 def test_the_rate_of_prodigy_is_the_step_size_that_it_found():
-    need({"optimizer": "prodigy"})
     adapter, optimizer, schedule = started({"optimizer": "prodigy"})
     assert learning_rate_now(optimizer) == 1e-6  # its d0
     steps(adapter, optimizer, schedule, 100)
@@ -250,7 +238,6 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(flags, packag
 
 @pytest.mark.parametrize("flags", [*KINDS, {"optimizer": "Prodigy", "learning_rate": 0.5}], ids=str)
 def test_what_goes_together_is_accepted(flags):
-    need(flags)
     check_optimizer(parsed(**flags))
 
 
@@ -261,7 +248,6 @@ def test_a_warm_up_as_long_as_the_run_is_refused():
 
 @pytest.mark.parametrize("name", ["prodigy", "schedule_free"])
 def test_a_whole_run_that_stopped_ends_as_if_it_had_not(arguments, name):
-    need({"optimizer": name})
     flags = {"optimizer": name, "learning_rate": RATES[name], "max_train_steps": 6, "checkpointing_steps": 2}
     straight = train(arguments("straight", **flags))
     stopped = train(arguments("stopped", **flags), on_step=lambda report: report.step == 3)

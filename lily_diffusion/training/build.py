@@ -143,10 +143,7 @@ def _progress(args: argparse.Namespace, checkpoint: Path | None) -> Progress:
     if checkpoint is None:
         seed = [args.seed if args.seed is not None else secrets.randbelow(2**31)]
         return Progress(seed=broadcast_object_list(seed)[0])  # one seed for all processes
-    progress = read_progress(checkpoint)
-    if args.seed not in (None, progress.seed):
-        raise TrainingError(f"the checkpoint was made with --seed {progress.seed}; leave --seed out, or give that one")
-    return progress
+    return read_progress(checkpoint)
 
 
 def _notes(args: argparse.Namespace, data: Data, disk: DiskCache | None) -> list[str]:

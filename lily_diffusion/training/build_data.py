@@ -140,7 +140,7 @@ def _class_pictures(args: argparse.Namespace, family: Family, accelerator: Accel
 
 def _cut_captions(family: Family, data: Data) -> list[str]:
     cut = {caption: family.truncated(caption) for caption in dict.fromkeys(data.captions)}
-    return [f"the text encoder does not see the end of {c!r}: {rest!r}" for c, rest in cut.items() if rest]
+    return [f"no text encoder sees the end of {c!r}: {rest!r}" for c, rest in cut.items() if rest]
 
 
 def _crop_notes(args: argparse.Namespace, data: Data) -> list[str]:
