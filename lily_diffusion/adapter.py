@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import functional, gradients
+from . import functional
 from .config import LilyConfig
 from .sharing import Group, group_table
 
@@ -62,8 +62,10 @@ class LilyAdapter(nn.Module):
         routers: Any = self.lily_router[i]
         return As[a], self.lily_B[i], routers[n]
 
-    def forward(self, layer: str, x: torch.Tensor, scaling: float | torch.Tensor | None = None) -> torch.Tensor:
-        """The layer's update for x (batch, tokens, in): (batch, tokens, out), in the adapter's dtype.
+    def forward(
+        self, layer: str, x: torch.Tensor, y: torch.Tensor | None = None, scaling: float | torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """y (batch, tokens, out) plus the layer's update for x (batch, tokens, in); without y, the update alone.
 
         `scaling` stands in for the config's own: that times the adapter's weight.
         """
@@ -73,16 +75,13 @@ class LilyAdapter(nn.Module):
             A, B, router = self.tensors(layer)
         config = self.config
         scaling = config.scaling if scaling is None else scaling
-        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself
-            x = x.to(A.dtype)
         if config.dropout:
             x = F.dropout(x, config.dropout, self.training)
         if self.recorder is not None:
-            self.recorder.watch(self, layer, x)
-        trained = A.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if trained and config.routing == "sample" and x.ndim > 2:
-            return gradients.delta(x, A, B, router, scaling)
-        return functional.delta(x, A, B, router, scaling, config.routing)
+            self.recorder.watch(self, layer, x.to(A.dtype))
+        if y is None:
+            return functional.delta(x.to(A.dtype), A, B, router, scaling, config.routing)
+        return functional.add(y, x, A, B, router, scaling, config.routing)
 
     def num_parameters(self) -> int:
         """Unique parameters."""

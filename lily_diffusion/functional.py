@@ -2,10 +2,13 @@
 
     h = x A^T        p = softmax(h R^T)        delta(x) = scaling * h (sum_e p_e B_e)
 
-The paper calls A the low-dimensional projector (LP), B_e the high-dimensional ones (HP), and R the router.
+The paper calls A the low-dimensional projector (LP), B_e the high-dimensional ones (HP), and R the router. `delta` is
+that formula; `add` is what layers call: the same numbers by fewer operators, added to what the base answered.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 import torch.nn.functional as F
@@ -66,3 +69,33 @@ def delta(
     """
     h = F.linear(x.contiguous(), A)  # of a strided x, torch rounds otherwise where A is to be trained
     return scaling * apply(h, route(h, router, routing), B, routing)
+
+
+def add(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    router: torch.Tensor,
+    scaling: float | torch.Tensor,
+    routing: str,
+) -> torch.Tensor:
+    """``y + delta(x, ...)`` in y's dtype: y (batch, tokens, out), the rest as in `delta`.
+
+    The large products are in x's dtype, or in autocast's, which keeps the cast A; routing and mixing are in B's dtype,
+    on r and num_B numbers a token. Where the experts are mixed before they meet the tokens, the scaling and the sum
+    with y are part of that last product, so that neither the update nor anything else as large is kept for backward.
+    """
+    kind = x.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    h = F.linear(x.contiguous(), A if autocast else A.to(x.dtype))  # of a strided x, torch may round otherwise
+    with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
+        p = route(h.to(router.dtype), router, routing)
+        if routing == "token":
+            return y + (scaling * apply(h.to(B.dtype), p, B, routing)).to(y.dtype)
+        if isinstance(scaling, torch.Tensor):
+            p, scaling = p * scaling, 1.0
+        h, mixed = h.to(y.dtype), mix(p, B).to(y.dtype)  # (r, out) or (batch, r, out)
+        if mixed.ndim == 2:
+            return torch.addmm(y.flatten(0, -2), h.flatten(0, -2), mixed, alpha=scaling).view(y.shape)
+        return torch.baddbmm(y.flatten(1, -2), h.flatten(1, -2), mixed, alpha=scaling).view(y.shape)

@@ -85,7 +85,7 @@ class LilyState:
             for name in self.weights:
                 factor = self._factor(name, layer)
                 if factor is not None:
-                    y = y + self.adapters[name](layer, x, factor).to(y.dtype)
+                    y = self.adapters[name](layer, x, y, factor)
         return y
 
     def _factor(self, name: str, layer: str) -> float | torch.Tensor | None:

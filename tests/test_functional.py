@@ -72,3 +72,66 @@ def test_gradients(routing):
     tensors.append(torch.randn(3) if routing == "static" else torch.randn(3, 2))
     tensors = [t.double().requires_grad_() for t in tensors]
     assert torch.autograd.gradcheck(lambda *t: functional.delta(*t, 0.5, routing), tensors)
+
+
+SHAPES = {"y": (3, 5, 7), "x": (3, 5, 6), "A": (4, 6), "B": (2, 4, 7)}
+
+
+def tensors(routing, dtype=torch.float64, middle=(3, 5)):
+    torch.manual_seed(0)
+    shapes = {**SHAPES, "y": (*middle, 7), "x": (*middle, 6), "router": (2,) if routing == "static" else (2, 4)}
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes.values()]
+
+
+@pytest.mark.parametrize("middle", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("routing", functional.ROUTINGS)
+@pytest.mark.parametrize("scaling", [1.7, torch.tensor(1.7, dtype=torch.float64)])
+def test_add_is_y_and_delta_in_values_and_gradients(routing, middle, scaling):
+    y, *given = tensors(routing, middle=middle)
+    fast, plain = functional.add(y, *given, scaling, routing), y + functional.delta(*given, scaling, routing)
+    torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(y)
+    ours, theirs = (torch.autograd.grad((out * weight).sum(), [y, *given]) for out in (fast, plain))
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("routing", functional.ROUTINGS)
+def test_add_with_half_precision_beside_float32_weights(routing):
+    y, x, *weights = tensors(routing, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = functional.add(y.bfloat16(), x, *weights, 2.0, routing)
+    alone = functional.add(y.bfloat16(), x.bfloat16(), *weights, 2.0, routing)
+    expected = y + functional.delta(x, *weights, 2.0, routing)
+    for got in (under_autocast, alone):
+        assert got.dtype == torch.bfloat16
+        assert (got - expected).norm() < 0.02 * expected.norm()
+    gradients = torch.autograd.grad(under_autocast.float().square().sum(), weights)
+    for ours, theirs in zip(gradients, torch.autograd.grad(expected.square().sum(), weights), strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.1 * theirs.norm()
+
+
+@pytest.mark.parametrize("routing", functional.ROUTINGS)
+def test_add_changes_no_bit_where_the_experts_are_zero(routing):
+    y, x, A, B, router = tensors(routing, torch.float32)
+    assert torch.equal(functional.add(y, x, A, torch.zeros_like(B), router, 2.0, routing), y)
+
+
+def test_add_takes_few_operators_and_keeps_little():
+    y, x, A, B, router = tensors("sample", torch.float32)
+    with torch.no_grad(), torch.profiler.profile() as record:
+        functional.add(y, x, A, B, router, 2.0, "sample")
+    compute = {"aten::mm", "aten::_softmax", "aten::mean", "aten::baddbmm", "aten::mul", "aten::add", "aten::bmm"}
+    assert sorted(e.name for e in record.events() if e.name in compute) == [
+        "aten::_softmax", "aten::baddbmm", "aten::mean", "aten::mm", "aten::mm", "aten::mm",
+    ]  # fmt: skip
+
+    def kept(function) -> int:
+        sizes = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.update({t.data_ptr(): t.numel()}) or t, id):
+            function()
+        return sum(sizes.values())
+
+    plain = kept(lambda: y + 2.0 * functional.apply(h := x @ A.T, functional.route(h, router, "sample"), B, "sample"))
+    assert kept(lambda: functional.add(y, x, A, B, router, 2.0, "sample")) <= plain
