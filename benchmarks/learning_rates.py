@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--subjects", nargs="+", choices=subjects.CLASSES, default=["robot face", "school satchel"], metavar="NAME")
     add("--ranks", nargs="+", type=int, default=[8, 32, 128])
-    add("--rates", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3])
+    add("--rates", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3, 4e-3])
     add("--max_train_steps", type=int, default=200)
     add("--work_dir", default="outputs/learning_rates", help="adapters, and what is done so far")
     add("--results_dir", default=str(RESULTS))

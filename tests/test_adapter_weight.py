@@ -85,7 +85,7 @@ def test_a_blocked_layer_is_as_if_its_update_were_scaled(kind):
     assert set(weights.values()) == {0.8, 0.4, 0.0}
     set_adapters(case.model, "a")
     plain = case.adapter.forward
-    case.adapter.forward = lambda layer, x, scaling: plain(layer, x, scaling * weights[layer])
+    case.adapter.forward = lambda layer, x, y, scaling: plain(layer, x, y, scaling * weights[layer])
     torch.testing.assert_close(case.run(), got, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(got, case.adapted, atol=1e-3)
 

@@ -40,8 +40,8 @@ def watched(unet, adapter):
     asked = {}
 
     def keep(adapter, arguments, y):
-        layer, x, scaling = arguments
-        asked.setdefault(layer, []).append((x.flatten(0, -2), y.flatten(0, -2) / scaling))
+        layer, x, base, scaling = arguments
+        asked.setdefault(layer, []).append((x.flatten(0, -2), (y - base).flatten(0, -2) / scaling))
 
     hook = adapter.register_forward_hook(keep)
     with calibrate(adapter) as statistics, torch.no_grad():

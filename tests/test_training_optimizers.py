@@ -185,8 +185,11 @@ def test_the_rate_of_prodigy_is_the_step_size_that_it_found():
 @pytest.mark.parametrize(
     ("flags", "embedded", "rate"),
     [
-        ({}, True, 1e-3),
-        ({}, False, 1e-4),
+        ({"rank": 32}, True, 1e-3),
+        ({"rank": 32}, False, 1e-4),
+        ({"rank": 8}, True, 2e-3),
+        ({"rank": 128}, False, 5e-5),
+        ({"rank": 16}, False, 1.4e-4),
         ({"optimizer": "Prodigy"}, False, 1.0),
         ({"optimizer": "lion"}, False, 1e-5),
         ({"optimizer": "schedule_free"}, True, 1e-3),

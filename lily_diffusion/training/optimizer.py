@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,12 +65,14 @@ def _check_schedule_free(args: argparse.Namespace) -> None:
 
 
 def default_learning_rate(args: argparse.Namespace, embedded: bool) -> float:
-    """The rate where none is given; `embedded`: for the base model that ships here, which is small.
+    """The rate where none is given; `embedded`: for the base models that ship here, which are small.
 
-    Prodigy's is a multiplier. Lion's steps have the size of the rate in every entry, so it takes a tenth of AdamW's, as
+    It falls with the root of the rank, as the best rates of benchmarks/learning_rates.py do. Prodigy's is a multiplier.
+    Lion's steps have the size of the rate in every entry, so it takes a tenth of AdamW's, as
     its paper advises (Chen et al. 2023, section 5).
     """
-    name, rate = args.optimizer.lower(), 1e-3 if embedded else 1e-4
+    at_32 = 1e-3 if embedded else 1e-4
+    name, rate = args.optimizer.lower(), float(f"{at_32 * math.sqrt(32 / args.rank):.2g}")
     return {"prodigy": 1.0, "lion": rate / 10}.get(name, rate)
 
 
