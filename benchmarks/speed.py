@@ -1,106 +1,238 @@
-"""What attaching costs: microseconds that one attention call takes longer with Lily's wrapper and nothing to add.
+"""What an adapter costs when pictures are made: Lily, PEFT's LoRA, PEFT's Lily and the bare model, side by side.
 
     python -m benchmarks.speed
+    python -m benchmarks.speed --size wide --precisions bf16 --models "Stable Diffusion"
+    python -m benchmarks.speed --size tiny --rounds 1 --results_dir outputs/try      # does it run?
 
-An adapter is attached and switched off, so that only the wrapper is left; tiny tensors and one thread leave nothing but
-calls. Bare and wrapped calls take turns, and the fastest of many rounds counts, so that other work on the machine
-weighs little.
+All have about as many parameters and the base's type. Forward passes take turns in one process, each round in another
+order; a ratio is that of one round, and the median of the rounds counts. Files are those that each tool writes by its
+own call. Operators are those that torch dispatches for one adapted projection beyond the projection's own; views, which
+compute nothing, are left out. `benchmarks/training_speed.py` has the training step.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import time
+import importlib.metadata
+import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
-from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_flux import FluxAttention, FluxAttnProcessor
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 
+from benchmarks import base_shapes
+from benchmarks.base_shapes import (
+    CONFIG,
+    CUDA,
+    PRECISIONS,
+    SIZE_HELP,
+    SIZES,
+    Subject,
+    base_of,
+    equal_rank,
+    inputs_of,
+    seconds,
+    subjects,
+    twin,
+)  # fmt: skip
 from benchmarks.measures import RESULTS, conditions, write_results
-from lily_diffusion import LilyConfig, attach
-from lily_diffusion.blend import set_enabled
+from lily_diffusion import LilyConfig, attach, fuse_lily, load_lily_weights, save_lily_weights, set_adapters
+from lily_diffusion.sharing import find_projections, select
+from lily_diffusion.state import get_adapters
 
-CALLS = 200  # in each round
+RIVALS = ("LoRA", "PEFT's Lily", "Lily", "Lily, frozen and fused")
+VIEWS = {"view", "t", "transpose", "_unsafe_view", "expand", "detach", "alias", "unsqueeze", "slice", "reshape"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--results_dir", default=str(RESULTS))
+    add = parser.add_argument
+    add("--size", choices=SIZES, default="full" if CUDA else "small", help=SIZE_HELP)
+    add("--models", nargs="+", default=[""], metavar="TEXT", help="only those with one of these in their names")
+    add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    add("--compiled", action="store_true", help="compile every model first")
+    add("--rounds", type=int, default=15)
+    add("--batch_size", type=int, default=2)
+    add("--results_dir", default=str(RESULTS))
     return parser.parse_args(argv)
 
 
-def attentions() -> dict[str, tuple[nn.Module, dict[str, Any]]]:
-    """Name -> (attention module, inputs): four projections, and eight of a double-stream block."""
-    x, text = torch.randn(1, 4, 16), torch.randn(1, 3, 16)
-    single = Attention(query_dim=16, heads=2, dim_head=8)
-    joint = FluxAttention(
-        query_dim=16,
-        heads=2,
-        dim_head=8,
-        added_kv_proj_dim=16,
-        context_pre_only=False,
-        bias=True,
-        processor=FluxAttnProcessor(),
-    )
-    return {
-        "Attention, 4 projections": (single, {"hidden_states": x}),
-        "FluxAttention, 8 projections": (joint, {"hidden_states": x, "encoder_hidden_states": text}),
-    }
-
-
-class Alone(nn.Module):
-    """A model that is one attention module."""
-
-    def __init__(self, attention: nn.Module):
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, **inputs: Any) -> Any:
-        return self.attention(**inputs)
-
-
-def microseconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - started) / CALLS * 1e6
+def put(name: str, base: nn.Module, rank: int) -> tuple[nn.Module, Any]:
+    """One rival on a model of its own that shares the base's weights, and what saves it."""
+    model, dtype = twin(base), next(base.parameters()).dtype
+    if name == "LoRA":
+        base_shapes.lora(model, rank)
+        return model.to(dtype), lambda folder: model.save_lora_adapter(folder)
+    if name == "PEFT's Lily":
+        wrapped = base_shapes.peft_lily(model)
+        wrapped.to(dtype)
+        return model, wrapped.save_pretrained
+    if name == "Lily":
+        awake(attach(model, CONFIG).to(dtype))
+        return model, lambda folder: save_lily_weights(model, folder)
+    for projection in select(find_projections(model), None):  # what is fused gets weights of its own
+        linear = model.get_submodule(projection.name)
+        linear.weight = nn.Parameter(linear.weight.clone(), requires_grad=False)
+    awake(attach(model, LilyConfig(r=CONFIG.r, stride_A=CONFIG.stride_A, num_B=CONFIG.num_B, routing="static")))
+    fuse_lily(model)
+    return model, None
 
 
 @torch.no_grad()
-def overhead(attention: nn.Module, inputs: dict[str, Any], rounds: int) -> tuple[float, float]:
-    """Microseconds of a bare call, and how many more one takes through the wrapper."""
-    bare, wrapped = Alone(attention.eval()), Alone(copy.deepcopy(attention).eval())
-    attach(wrapped, LilyConfig(r=4))
-    set_enabled(wrapped, False)
-    times: dict[str, list[float]] = {"bare": [], "wrapped": []}
-    for _ in range(rounds):
-        times["bare"].append(microseconds(lambda: bare.attention(**inputs)))
-        times["wrapped"].append(microseconds(lambda: wrapped.attention(**inputs)))
-    return min(times["bare"]), min(times["wrapped"]) - min(times["bare"])
+def awake(adapter: nn.Module) -> None:
+    for parameter in adapter.lily_B.parameters():  # type: ignore[operator, union-attr]
+        nn.init.normal_(parameter, std=1e-3)
+
+
+def compare(subject: Subject, precision: str, rounds: int, compiled: bool) -> dict[str, Any]:
+    """All rivals on one base."""
+    base, inputs = base_of(subject, precision).eval(), inputs_of(subject, precision)
+    rank = equal_rank(base)
+    models: dict[str, Any] = {"bare": twin(base)}
+    savers: dict[str, Any] = {}
+    for name in RIVALS:
+        models[name], savers[name] = put(name, base, rank)
+    operators = {name: operators_each(models[name], models["bare"], inputs) for name in RIVALS}
+    if compiled:
+        models = {name: torch.compile(model) for name, model in models.items()}
+    calls = {name: forward(model.eval(), inputs) for name, model in models.items()}
+    times = rotate(calls, rounds)
+    bare = times["bare"]
+    row: dict[str, Any] = {
+        "model": subject.name, "precision": precision, "compiled": compiled, "r_lora": rank,
+        "bare_ms": round(1e3 * statistics.median(bare), 2),
+    }  # fmt: skip
+    for name in RIVALS:
+        ratios = [mine / theirs for mine, theirs in zip(times[name], bare, strict=True)]
+        row[name] = {"forward": round(statistics.median(ratios), 3), "operators": operators[name]}
+        if savers[name] is not None and not compiled:
+            row[name] |= files_and_switches(name, base, models[name], savers[name], rank)
+    return row
+
+
+def forward(model: Any, inputs: dict[str, Tensor]) -> Callable[[], Any]:
+    @torch.no_grad()
+    def call() -> None:
+        model(**inputs, return_dict=False)
+
+    call()
+    return call
+
+
+def rotate(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round; the rounds begin one further each time, and the first only warms up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for i in range(rounds + 1):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            times[name].append(seconds(calls[name]))
+    return {name: values[1:] for name, values in times.items()}
+
+
+class Operators(TorchDispatchMode):
+    """Counts what computes something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ not in VIEWS
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def operators_each(model: nn.Module, bare: nn.Module, inputs: dict[str, Tensor]) -> float:
+    """Operators for one adapted projection, on average."""
+    counts = []
+    for one in (model, bare):
+        with Operators() as operators:
+            one(**inputs, return_dict=False)
+        counts.append(operators.count)
+    return round((counts[0] - counts[1]) / len(select(find_projections(bare), None)), 2)
+
+
+def files_and_switches(name: str, base: nn.Module, model: Any, save: Any, rank: int) -> dict[str, Any]:
+    """Bytes of the file, and milliseconds to attach, to load the file, and to set another weight."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder)
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
+        trained = sum(p.numel() * p.element_size() for p in adapter_parameters(name, model))
+        attaching = seconds(lambda: put(name, base, rank)) - seconds(lambda: twin(base))
+        fresh = twin(base)
+        loading = seconds(lambda: load(name, fresh, folder))
+    switch: Callable[[], Any] | None = None
+    if name == "Lily":
+        switch = lambda: set_adapters(model, ["default"], [0.7])  # noqa: E731
+    elif name == "LoRA":
+        switch = lambda: model.set_adapters(["default"], [0.7])  # noqa: E731
+    return {
+        "bytes": size, "bytes_of_parameters": round(size / trained, 3), "attach_ms": round(1e3 * attaching, 1),
+        "load_ms": round(1e3 * loading, 1), "switch_ms": switch and round(1e3 * seconds(switch), 2),
+    }  # fmt: skip
+
+
+def adapter_parameters(name: str, model: Any) -> list[Tensor]:
+    """Each tensor once."""
+    if name == "Lily":
+        return list(get_adapters(model)["default"].parameters())
+    return [p for key, p in model.named_parameters() if "lora_" in key or "lily_" in key]
+
+
+def load(name: str, model: Any, folder: str) -> None:
+    if name == "LoRA":
+        model.load_lora_adapter(
+            folder, prefix=None, use_safetensors=True, weight_name="pytorch_lora_weights.safetensors"
+        )
+    elif name == "Lily":
+        load_lily_weights(model, folder)
+    else:
+        peft.PeftModel.from_pretrained(model, folder)
+
+
+def table(rows: list[dict[str, Any]], batch: int, rounds: int) -> str:
+    lines = [
+        "# What an adapter costs when pictures are made\n",
+        f"Lily and PEFT's Lily with r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}; LoRA at the rank "
+        f"with as many parameters; every attention projection, batch {batch}, {rounds} rounds. Time is that of the "
+        "bare model's forward pass. In a cell: LoRA, PEFT's Lily, Lily, and where there are four, Lily frozen and "
+        "fused.\n",
+        "| model | precision | bare, ms | time | operators a projection | file / parameters | attach, ms | load, ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        filed = [row[name] for name in RIVALS if "bytes" in row[name]]
+        cells = [
+            ", ".join(f"{row[name]['forward']:.2f}" for name in RIVALS),
+            ", ".join(f"{row[name]['operators']:g}" for name in RIVALS[:3]),
+            ", ".join(f"{one['bytes_of_parameters']:.2f}" for one in filed),
+            ", ".join(f"{one['attach_ms']:.0f}" for one in filed),
+            ", ".join(f"{one['load_ms']:.0f}" for one in filed),
+        ]
+        kind = row["precision"] + (", compiled" if row["compiled"] else "")
+        lines.append(f"| {row['model']} (LoRA r={row['r_lora']}) | {kind} | {row['bare_ms']:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    rows = {}
-    for name, (attention, inputs) in attentions().items():
-        bare, more = overhead(attention, inputs, args.rounds)
-        rows[name] = {"bare_us": round(bare, 1), "wrapper_us": round(more, 1)}
-    lines = [
-        "# What the wrapper costs\n",
-        "| attention | bare call, us | more through the wrapper, us |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {name} | {row['bare_us']} | {row['wrapper_us']} |" for name, row in rows.items()]
-    write_results("speed", {"calls": rows, "conditions": conditions()}, "\n".join(lines), Path(args.results_dir))
-    print("\n".join(lines))
+    chosen = [s for s in subjects(args.size, args.batch_size) if any(text in s.name for text in args.models)]
+    cases = [(subject, precision) for subject in chosen for precision in args.precisions]
+    rows = []
+    for subject, precision in tqdm(cases, desc="settings"):
+        rows.append(compare(subject, precision, args.rounds, args.compiled))
+    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    facts = {**conditions(), "peft": importlib.metadata.version("peft"), "on": device}
+    text = table(rows, args.batch_size, args.rounds)
+    name = "speed" + ("_compiled" if args.compiled else "") + ("_wide" if args.size in ("wide", "full") else "")
+    write_results(name, {"rows": rows, "conditions": facts}, text, Path(args.results_dir))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -19,43 +19,36 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import importlib.metadata
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from diffusers.training_utils import cast_training_params
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from benchmarks.base_shapes import (
+    CONFIG,
+    CUDA,
+    DEVICE,
+    PRECISIONS,
+    SIZE_HELP,
+    SIZES,
+    Subject,
+    base_of,
+    equal_rank,
+    inputs_of,
+    lily,
+    lora,
+    seconds,
+    subjects,
+    twin,
+)  # fmt: skip
 from benchmarks.measures import RESULTS, conditions, write_results
-from lily_diffusion import LilyConfig, attach, base_model
-from lily_diffusion.sharing import find_projections, select
-
-CUDA = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if CUDA else "cpu")
-CONFIG = LilyConfig(r=32, stride_A=4, num_B=4)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SIZES = {  # the UNet: widths, edge of its latents; the transformer: (heads, their width, blocks), edge of its latents
-    "tiny": ((32, 64, 64, 64), 8, (2, 32, 1), 4),
-    "small": ((128, 256, 512, 512), 32, (8, 64, 2), 16),
-    "full": ((320, 640, 1280, 1280), 64, (24, 128, 2), 32),
-}
-
-
-class Subject(NamedTuple):
-    """A base model on the CPU, what it is called with, and the shape of its answer."""
-
-    name: str
-    model: nn.Module
-    inputs: dict[str, Tensor]
 
 
 class Rival(NamedTuple):
@@ -69,7 +62,10 @@ class Rival(NamedTuple):
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--size", choices=SIZES, default="full" if CUDA else "small", help="full is the models' own width"
+        "--size",
+        choices=SIZES,
+        default="full" if CUDA else "small",
+        help=SIZE_HELP,
     )
     parser.add_argument("--rounds", type=int, default=15, help="pairs of steps that are timed")
     parser.add_argument("--batch_size", type=int, default=2)
@@ -77,71 +73,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def subjects(size: str, batch: int) -> list[Subject]:
-    """The embedded UNet, one laid out as Stable Diffusion 1.5's, and a stack of FLUX's blocks; the two are random."""
-    widths, edge, (heads, width, blocks), side = SIZES[size]
-    torch.manual_seed(0)
-    t = torch.randint(0, 1000, (batch,))
-    unet = UNet2DConditionModel(
-        sample_size=edge, block_out_channels=widths, cross_attention_dim=768, attention_head_dim=8
-    )
-    flux = FluxTransformer2DModel(
-        num_layers=blocks, num_single_layers=2 * blocks, num_attention_heads=heads, attention_head_dim=width,
-        joint_attention_dim=1024, pooled_projection_dim=768,
-        axes_dims_rope=(width // 8, width // 16 * 7, width // 16 * 7),
-    )  # fmt: skip
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    image_ids = torch.stack([torch.zeros(side * side), rows.flatten(), columns.flatten()], 1).float()
-    named = {
-        "embedded UNet, 64 pixels": (base_model.load_pipeline().unet, {
-            "sample": torch.randn(batch, 8, 16, 16), "timestep": t,
-            "encoder_hidden_states": torch.randn(batch, 24, 256),
-        }),
-        f"UNet of Stable Diffusion 1.5, widths {widths}, {8 * edge} pixels": (unet, {
-            "sample": torch.randn(batch, 4, edge, edge), "timestep": t,
-            "encoder_hidden_states": torch.randn(batch, 77, 768),
-        }),
-        f"FLUX blocks, {blocks} double and {2 * blocks} single, width {heads * width}, {16 * side} pixels": (flux, {
-            "hidden_states": torch.randn(batch, side * side, 64), "timestep": t / 1000,
-            "encoder_hidden_states": torch.randn(batch, 128, 1024), "pooled_projections": torch.randn(batch, 768),
-            "img_ids": image_ids, "txt_ids": torch.zeros(128, 3),
-        }),
-    }  # fmt: skip
-    return [Subject(name, model, inputs) for name, (model, inputs) in named.items()]
-
-
-def lily(model: nn.Module) -> list[nn.Parameter]:
-    """Attach Lily; returns what is trained."""
-    adapter = attach(model, CONFIG).float().requires_grad_(True)
-    return list(adapter.parameters())
-
-
-def lora(model: Any, rank: int) -> list[nn.Parameter]:
-    """Attach LoRA as diffusers' scripts do; returns what is trained."""
-    targets = [p.name for p in select(find_projections(model), None)]
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
-    cast_training_params(model, torch.float32)
-    return [p for p in model.parameters() if p.requires_grad]
-
-
-def equal_rank(model: nn.Module) -> int:
-    """The LoRA rank whose number of parameters comes nearest to Lily's."""
-    projections = select(find_projections(model), None)
-    trained = sum(p.numel() for p in lily(copy.deepcopy(model)))
-    return max(1, round(trained / sum(p.in_features + p.out_features for p in projections)))
-
-
-def rival(subject: Subject, way: Callable[[Any], list[nn.Parameter]], precision: str, checkpointing: bool) -> Rival:
-    """A copy of the base with adapters of one kind, after one step."""
+def rival(
+    base: nn.Module, inputs: dict[str, Tensor], way: Callable[[Any], list[nn.Parameter]], precision: str,
+    checkpointing: bool,
+) -> Rival:  # fmt: skip
+    """The base with adapters of one kind, after one step."""
     dtype = PRECISIONS[precision]
-    model: Any = copy.deepcopy(subject.model).requires_grad_(False)
-    nn.Module.to(model, DEVICE, dtype)  # the model's own warns about casting even where nothing has to stay in float32
+    model = twin(base)
     trained = way(model)
+    cast_training_params(model, torch.float32)  # LoRA's; Lily's are so already
     if checkpointing:
         model.enable_gradient_checkpointing()
     model.train()
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    inputs = {k: v.to(DEVICE, dtype if v.is_floating_point() else None) for k, v in subject.inputs.items()}
     target = torch.randn_like(next(iter(inputs.values())), dtype=torch.float32)
     autocast = torch.autocast(DEVICE.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
 
@@ -158,19 +102,6 @@ def rival(subject: Subject, way: Callable[[Any], list[nn.Parameter]], precision:
     unique = {id(p): p for p in [*model.parameters(), *model.buffers(), *trained, *states]}
     kept = sum(p.numel() * p.element_size() for p in unique.values())
     return Rival(step, sum(p.numel() for p in trained), kept)
-
-
-def seconds(step: Callable[[], None]) -> float:
-    wait()
-    started = time.perf_counter()
-    step()
-    wait()
-    return time.perf_counter() - started
-
-
-def wait() -> None:
-    if CUDA:
-        torch.cuda.synchronize()
 
 
 def peak(step: Callable[[], None]) -> int:
@@ -195,9 +126,10 @@ def peak(step: Callable[[], None]) -> int:
 
 def compare(subject: Subject, precision: str, checkpointing: bool, rounds: int) -> dict[str, Any]:
     """Time and memory of both on one base."""
-    rank = equal_rank(subject.model)
-    ours = rival(subject, lily, precision, checkpointing)
-    theirs = rival(subject, lambda model: lora(model, rank), precision, checkpointing)
+    base, inputs = base_of(subject, precision), inputs_of(subject, precision)
+    rank = equal_rank(base)
+    ours = rival(base, inputs, lily, precision, checkpointing)
+    theirs = rival(base, inputs, lambda model: lora(model, rank), precision, checkpointing)
     pairs = []
     for i in range(rounds + 1):
         order = (ours, theirs) if i % 2 else (theirs, ours)

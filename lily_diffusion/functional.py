@@ -42,7 +42,7 @@ def route(h: torch.Tensor, router: torch.Tensor, routing: str) -> torch.Tensor:
 
 def mix(p: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """Mix the experts B of shape (num_B, r, out) by p (..., num_B) into (..., r, out)."""
-    return (p @ B.flatten(1)).unflatten(-1, B.shape[1:])
+    return (p @ B.flatten(1)).view(*p.shape[:-1], *B.shape[1:])
 
 
 def apply(h: torch.Tensor, p: torch.Tensor, B: torch.Tensor, routing: str) -> torch.Tensor:

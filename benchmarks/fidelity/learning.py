@@ -1,0 +1,89 @@
+"""One loop for every method: the same pictures, noise, order and optimizer; only what is trained differs."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.fidelity.methods import PLACEHOLDER, Learner, copied
+from benchmarks.subjects import CLASSES, PICTURES
+from lily_diffusion import base_model
+from lily_diffusion.base_model.pictures import COLOURS, describe, draw, random_scene
+from lily_diffusion.training import parse_args
+from lily_diffusion.training.families import Condition, Family, load_family
+from lily_diffusion.training.run import TrainedModel
+
+
+class Lesson(NamedTuple):
+    """What a subject is learnt from: latents' mean and deviation, and a caption, for each picture."""
+
+    mean: Tensor
+    std: Tensor
+    colours: list[str]
+
+
+class Outcome(NamedTuple):
+    seconds: float
+    loss: float  # mean of the last tenth of the steps
+
+
+def family_of(model: str) -> Family:
+    """The base model with the trainer's own way to noise and to ask; what it holds is the pipeline to copy."""
+    length = base_model.CALL_OPTIONS.get(model, {}).get("max_sequence_length")
+    flags = ["--max_sequence_length", str(length)] if length else []
+    return load_family(parse_args(["--pretrained_model_name_or_path", model, "--instance_data_dir", "unused", *flags]))
+
+
+def fresh(family: Family) -> Family:
+    """The same, with models of its own to change."""
+    return type(family)(copied(family.pipe), family.args)
+
+
+def lesson(family: Family, subject: str, emoji: dict[str, Tensor]) -> Lesson:
+    """The five pictures that benchmarks.subjects learns from."""
+    rng = random.Random(f"learn {subject}")
+    colours = rng.sample(list(COLOURS), PICTURES)
+    scenes = [random_scene(subject, rng, style="plain", colour=colour) for colour in colours]
+    return Lesson(*family.posterior(draw(scenes, emoji)), colours)
+
+
+def named(subject: str, word: str, colour: str, style: str = "plain") -> str:
+    return describe(f"{word} {CLASSES[subject]}", colour, style)
+
+
+def learn(
+    family: Family, learner: Learner, given: Lesson, subject: str, rate: float, steps: int, batch: int, seed: int
+) -> Outcome:
+    """Train what the learner trains, for some steps at a constant rate."""
+    captions = [named(subject, learner.word, colour) for colour in given.colours]
+    inverts = learner.word == PLACEHOLDER
+    prompts: dict[str, Condition] = {} if inverts else family.encode_prompts(captions, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(learner.trained, lr=rate, weight_decay=1e-4)
+    model = TrainedModel(family.denoiser, {}).train()
+    rng = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    recent: list[float] = []
+    started = time.monotonic()
+    for _ in range(steps):
+        while len(order) < batch:
+            order += torch.randperm(len(captions), generator=rng).tolist()
+        rows, order = order[:batch], order[batch:]
+        mean, std = given.mean[rows], given.std[rows]
+        latents = family.latents(mean, std, torch.randn(mean.shape, generator=rng))
+        noise = torch.randn(mean.shape, generator=rng)
+        timesteps = family.timesteps(torch.rand(batch, generator=rng))
+        with torch.autocast("cpu", torch.bfloat16):
+            asked = [family.encode(captions[i], torch.device("cpu")) if inverts else prompts[captions[i]] for i in rows]
+            loss = family.losses(model, latents, noise, timesteps, family.batch(asked)).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        recent.append(loss.item())
+    model.eval()
+    tail = recent[-max(1, steps // 10) :]
+    return Outcome(time.monotonic() - started, sum(tail) / len(tail))

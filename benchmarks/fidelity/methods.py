@@ -1,0 +1,174 @@
+"""The methods that are compared: how each is put on a base model, at which size, and how large its file is."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+
+from lily_diffusion import LilyConfig, attach, save_lily_weights
+from lily_diffusion.sharing import find_projections, select
+
+BUDGETS = {"small": 55_000, "medium": 220_000, "large": 880_000}  # trained parameters; LoRA r=2, 8 and 32 on the UNet
+PLACEHOLDER = "<sks>"  # the token of textual inversion, which stands for "sks"
+
+
+@dataclass
+class Learner:
+    """A method on a base model, ready to be trained."""
+
+    trained: list[nn.Parameter]
+    file_bytes: Callable[[], int]  # of the file that the method's own tool writes, in float32
+    word: str = "sks"  # that stands for the subject in prompts
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.trained)
+
+
+@dataclass(frozen=True)
+class Method:
+    """`put` takes a pipeline, whose models it may change, and one of `sizes`."""
+
+    name: str
+    put: Callable[[Any, Any], Learner]
+    sizes: Sequence[Any]  # what may be chosen, from which the one nearest to the budget is taken
+    rate: float  # learning rate at which the search begins
+    sized: bool = True  # False: it has one size, whatever the budget
+
+
+def denoiser(pipe: Any) -> Any:
+    return getattr(pipe, "transformer", None) or pipe.unet
+
+
+def attributes(model: nn.Module) -> list[str]:
+    """The attention projections by the ends of their names, as PEFT's users write them."""
+    return sorted({p.attribute for p in select(find_projections(model), None)})
+
+
+def lily(pipe: Any, r: int, **options: Any) -> Learner:
+    """Ours; on the denoiser alone."""
+    model = denoiser(pipe)
+    adapter = attach(model, LilyConfig(r=r, **{"stride_A": 4, "num_B": 4, "scaling": 2.0, **options}))
+    return Learner(
+        list(adapter.requires_grad_(True).parameters()), lambda: _size(lambda f: save_lily_weights(model, f))
+    )
+
+
+def by_peft(kind: str, knob: str, pipe: Any, size: Any, **options: Any) -> Learner:
+    """One of PEFT's methods: `kind` is its config, `knob` the option that sets its size."""
+    model = denoiser(pipe)
+    sizes = size if isinstance(size, dict) else {knob: size}
+    config = getattr(peft, kind)(target_modules=attributes(model), **{**options, **sizes})
+    wrapped = peft.get_peft_model(model, config)
+    return Learner([p for p in model.parameters() if p.requires_grad], lambda: _size(wrapped.save_pretrained))
+
+
+def lora(pipe: Any, r: int, **options: Any) -> Learner:
+    return by_peft("LoraConfig", "r", pipe, r, lora_alpha=r, **options)
+
+
+def full(pipe: Any, _: Any) -> Learner:
+    """Every weight of the denoiser."""
+    model = denoiser(pipe).requires_grad_(True)
+    return Learner(list(model.parameters()), lambda: 4 * sum(p.numel() for p in model.parameters()))
+
+
+def textual_inversion(pipe: Any, _: Any) -> Learner:
+    """One new token, which starts as the last of those that "sks" is made of; each text encoder has its own."""
+    trained = []
+    for part, words in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
+        encoder, tokenizer = getattr(pipe, part, None), getattr(pipe, words, None)
+        if encoder is None or tokenizer is None:
+            continue
+        like = tokenizer("sks", add_special_tokens=False).input_ids[-1]
+        tokenizer.add_tokens(PLACEHOLDER)
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        embeddings, row = encoder.get_input_embeddings(), tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+        token = nn.Parameter(embeddings.weight[like].detach().clone())
+        embeddings.register_forward_hook(functools.partial(_put_token, token, row))
+        trained.append(token)
+    return Learner(trained, lambda: 4 * sum(token.numel() for token in trained), PLACEHOLDER)
+
+
+def _put_token(token: Tensor, row: int, _: nn.Module, args: tuple[Tensor], embedded: Tensor) -> Tensor:
+    return torch.where((args[0] == row).unsqueeze(-1), token.to(embedded.dtype), embedded)
+
+
+def _size(save: Callable[[str], Any]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder)
+        return sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
+
+
+RANKS = tuple(range(1, 129))
+_vera = functools.partial(by_peft, "VeraConfig", "r", save_projection=False)
+_randlora = functools.partial(by_peft, "RandLoraConfig", "r", save_projection=False)
+METHODS = {
+    method.name: method
+    for method in (
+        Method("lily", lily, RANKS, 5e-3),
+        Method("lily-token", functools.partial(lily, routing="token"), RANKS, 5e-3),
+        Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 5e-3),
+        Method("lily-static", functools.partial(lily, routing="static"), RANKS, 5e-3),
+        Method("peft-lily", functools.partial(
+            by_peft, "LilyConfig", "r", stride_A=4, num_B=4, scaling=2.0), RANKS, 5e-3),
+        Method("lora", lora, RANKS, 5e-3),
+        Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
+        Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),
+        Method("lokr", functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024),
+               (2, 4, 8, 16), 5e-3),
+        Method("oft", functools.partial(by_peft, "OFTConfig", "oft_block_size", r=0), (2, 4, 8, 16, 32, 64), 5e-3),
+        Method("hra", functools.partial(by_peft, "HRAConfig", "r"), range(2, 129, 2), 5e-3),
+        Method("gralora", lambda pipe, r: by_peft("GraloraConfig", "r", pipe, r, alpha=r), range(2, 129, 2), 5e-3),
+        Method("vera", _vera, (64, 128, 256, 512, 1024, 2560), 2e-2),
+        Method("randlora", _randlora, RANKS, 2e-3),
+        Method("fourierft", functools.partial(by_peft, "FourierFTConfig", "n_frequency"),
+               (172, 344, 687, 1375, 2750, 4096), 5e-2),
+        Method("unilora", functools.partial(by_peft, "UniLoraConfig", "theta_d_length", r=32),
+               tuple(BUDGETS.values()), 2e-2),
+        Method("textual-inversion", textual_inversion, (1,), 2e-2, sized=False),
+        Method("full", full, (1,), 2e-4, sized=False),
+    )
+}  # fmt: skip
+
+
+def size_for(method: Method, pipe: Any, budget: str) -> Any:
+    """The size whose number of trained parameters is nearest, as a ratio, to the budget."""
+    if len(method.sizes) == 1:
+        return method.sizes[0]
+
+    @functools.cache
+    def off(size: Any) -> float:
+        try:
+            count = method.put(copied(pipe), size).parameters
+        except (ValueError, AssertionError):  # no such size on this model's widths
+            return float("inf")
+        return max(count / BUDGETS[budget], BUDGETS[budget] / count)
+
+    sizes, low, high = list(method.sizes), 0, len(method.sizes) - 1
+    if len(sizes) <= 8:
+        return min(sizes, key=off)
+    falls = method.put(copied(pipe), sizes[0]).parameters > method.put(copied(pipe), sizes[-1]).parameters
+    while low < high:  # the count moves one way
+        middle = (low + high) // 2
+        too_few = method.put(copied(pipe), sizes[middle]).parameters < BUDGETS[budget]
+        low, high = (middle + 1, high) if too_few != falls else (low, middle)
+    return min(sizes[max(0, low - 2) : low + 3], key=off)
+
+
+def copied(pipe: Any) -> Any:
+    """The pipeline with models and tokenizers of its own, except for the autoencoder."""
+    parts = {name: part if name == "vae" else copy.deepcopy(part) for name, part in pipe.components.items()}
+    made = copy.copy(pipe)
+    made.register_modules(**parts)
+    made.set_progress_bar_config(disable=True)
+    return made
