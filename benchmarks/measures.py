@@ -82,9 +82,13 @@ def write_results(name: str, result: dict[str, Any], text: str, folder: Path = R
     """Write ``<folder>/<name>.json`` and ``<folder>/<name>.md``; the conditions close the second."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", result)
-    facts = result["conditions"]
+    (folder / f"{name}.md").write_text(f"{text.rstrip()}\n\n{measured_with(result['conditions'])}\n")
+
+
+def measured_with(facts: dict[str, Any]) -> str:
+    """The sentence that closes a page of results."""
     versions = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "command")
-    (folder / f"{name}.md").write_text(f"{text.rstrip()}\n\nMeasured with `{facts['command']}` ({versions}).\n")
+    return f"Measured with `{facts['command']}` ({versions})."
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:

@@ -196,7 +196,8 @@ def load(name: str, model: Any, folder: str) -> None:
         peft.PeftModel.from_pretrained(model, folder)
 
 
-def table(rows: list[dict[str, Any]], batch: int, rounds: int) -> str:
+def page(result: dict[str, Any]) -> str:
+    rows, batch, rounds = result["rows"], result["batch"], result["rounds"]
     lines = [
         "# What an adapter costs when pictures are made\n",
         f"Lily and PEFT's Lily with r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}; LoRA at the rank "
@@ -229,10 +230,10 @@ def main(argv: list[str] | None = None) -> None:
         rows.append(compare(subject, precision, args.rounds, args.compiled))
     device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
     facts = {**conditions(), "peft": importlib.metadata.version("peft"), "on": device}
-    text = table(rows, args.batch_size, args.rounds)
+    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts}
     name = "speed" + ("_compiled" if args.compiled else "") + ("_wide" if args.size in ("wide", "full") else "")
-    write_results(name, {"rows": rows, "conditions": facts}, text, Path(args.results_dir))
-    print(text)
+    write_results(name, result, page(result), Path(args.results_dir))
+    print(page(result))
 
 
 if __name__ == "__main__":

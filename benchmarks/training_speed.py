@@ -150,13 +150,14 @@ def compare(subject: Subject, precision: str, checkpointing: bool, rounds: int) 
     }
 
 
-def table(rows: list[dict[str, Any]], batch: int, rounds: int) -> str:
+def page(result: dict[str, Any]) -> str:
+    rows, batch, rounds = result["rows"], result["batch"], result["rounds"]
     lines = [
         "# A training step beside diffusers' LoRA recipe\n",
         f"Lily r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}, and LoRA at the rank with as many "
         f"parameters, on every attention projection; batch {batch}, AdamW, {rounds} pairs of steps. Ratios are Lily / "
         "LoRA: above 1, Lily takes more. Memory is what stays between steps and the peak of a step on top "
-        f"({'CUDA allocator' if CUDA else 'CPU allocator'}). In a cell: Lily, LoRA.\n",
+        f"({'CPU' if result['conditions']['on'].startswith('CPU') else 'CUDA'} allocator). In a cell: Lily, LoRA.\n",
         "| model | precision | checkpointing | trained parameters (r of LoRA) | step, ms | ratio | MiB | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -186,9 +187,10 @@ def main(argv: list[str] | None = None) -> None:
     ]
     device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
     facts = {**conditions(), "peft": importlib.metadata.version("peft"), "on": device}
-    text = table(rows, args.batch_size, args.rounds)
-    write_results("training_speed", {"rows": rows, "conditions": facts}, text, Path(args.results_dir))
-    print(text)
+    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts}
+    name = "training_speed" + ("_wide" if args.size in ("wide", "full") else "")
+    write_results(name, result, page(result), Path(args.results_dir))
+    print(page(result))
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ def write(folder: Path, args: argparse.Namespace) -> None:
         "model": args.model, "steps": args.max_train_steps, "batch": args.train_batch_size, "tuned on": args.tune_on
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
-    text = table(rows, settings)
-    write_results(name, {"settings": settings, "rows": rows, "conditions": facts}, text, Path(args.results_dir))
+    result = {"settings": settings, "rows": rows, "conditions": facts}
+    write_results(name, result, page(result), Path(args.results_dir))
     frontier_figure(rows).savefig(Path(args.results_dir) / f"{name}.png", facecolor="white")
-    print(text)
+    print(page(result))
 
 
 def collected(folder: Path, args: argparse.Namespace) -> dict[tuple[str, str], Runs]:
@@ -93,7 +93,8 @@ def interval(values: Sequence[float]) -> list[float]:
     return [round(float(edge), 4) for edge in np.quantile(drawn, (0.025, 0.975))]
 
 
-def table(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+def page(result: dict[str, Any]) -> str:
+    rows, settings = result["rows"], result["settings"]
     lines = [
         "# How well a subject is learnt, byte for byte\n",
         f"{rows[0]['subjects']} subjects that the base model has never seen, five pictures each, {settings['steps']} "

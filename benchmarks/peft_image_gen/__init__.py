@@ -1,0 +1,1 @@
+"""PEFT's comparison of image generation, repeated with this library's trainer."""

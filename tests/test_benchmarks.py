@@ -1,0 +1,100 @@
+"""The benchmarks run, their arithmetic is right, and the page says what the results say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import render, speed, training_speed
+from benchmarks.fidelity import __main__ as fidelity
+from benchmarks.fidelity import report, scores
+from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
+from lily_diffusion import base_model
+
+
+def test_the_page_is_what_the_results_say():
+    assert render.PAGE.read_text() == render.rendered()
+    assert render.main(["--check"]) == 0
+
+
+def test_speed_measures_every_rival(tmp_path):
+    speed.main(
+        [
+            "--size",
+            "tiny",
+            "--rounds",
+            "1",
+            "--models",
+            "FLUX.1",
+            "--precisions",
+            "fp32",
+            "--results_dir",
+            str(tmp_path),
+        ]
+    )
+    (row,) = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert row["Lily"]["operators"] == 6 < 7 < row["PEFT's Lily"]["operators"]
+    assert row["Lily, frozen and fused"]["operators"] == 0
+    assert row["Lily"]["bytes_of_parameters"] < 1.1 < row["PEFT's Lily"]["bytes_of_parameters"]
+    assert all(row[name]["forward"] > 0 for name in speed.RIVALS)
+
+
+def test_training_speed_measures_both(tmp_path):
+    case = next(s for s in training_speed.subjects("tiny", 2) if "FLUX.1" in s.name)
+    row = training_speed.compare(case, "fp32", False, rounds=1)
+    ours, theirs = row["parameters"]
+    assert 0.9 < ours / theirs < 1.1
+    assert 0.8 < row["memory_ratio"] < 1.3
+
+
+@pytest.mark.parametrize("name", ["lily", "lora", "dora", "oft", "lokr", "gralora", "vera", "fourierft", "peft-lily"])
+def test_sizes_come_near_the_budget(name):
+    pipe = base_model.load_pipeline()
+    size = size_for(METHODS[name], pipe, "small")
+    count = METHODS[name].put(copied(pipe), size).parameters
+    assert 0.65 < count / BUDGETS["small"] < 1.5
+
+
+@pytest.mark.parametrize("name", ["lily", "textual-inversion"])
+def test_a_run_of_the_subject_benchmark(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "STEPS", 2)
+    monkeypatch.setattr(scores, "UNRELATED", 2)
+    flags = ["--methods", name, "--budgets", "small", "--seeds", "0", "--subjects", "owl", "--tune_on", "ghost"]
+    flags += ["--max_train_steps", "2", "--work_dir", str(tmp_path / "work"), "--results_dir", str(tmp_path)]
+    monkeypatch.setattr(fidelity.Bench, "tuned", lambda self, method, budget: method.rate)
+    fidelity.main(flags)
+    (row,) = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
+    assert row["method"] == name and 0 < row["similarity"] < 1 and row["bytes"] >= 4 * row["parameters"]
+    before = sorted((tmp_path / "work").rglob("*.json"))
+    stamps = [file.stat().st_mtime_ns for file in before]
+    fidelity.main(flags)  # nothing is run again
+    assert [file.stat().st_mtime_ns for file in before] == stamps
+    assert (tmp_path / "fidelity.png").stat().st_size > 10_000
+
+
+def test_the_search_goes_uphill_and_stops():
+    bench = fidelity.Bench.__new__(fidelity.Bench)
+    asked = []
+
+    def worth(name, budget, rate):
+        asked.append(rate)
+        return -abs(torch.tensor(rate).log10().item() + 1.7)  # best at 0.02
+
+    bench.worth = worth
+    assert bench.tuned(METHODS["lora"], "small") == 0.02
+    assert sorted(set(asked)) == [0.005, 0.01, 0.02, 0.05]
+    assert [fidelity.stepped(rate, up) for rate, up in ((1e-3, 1), (2e-3, 1), (5e-3, 1), (1e-3, -1), (0.02, -1))] == [
+        2e-3, 5e-3, 1e-2, 5e-4, 1e-2,
+    ]  # fmt: skip
+
+
+def test_the_frontier_and_the_intervals():
+    rows = [
+        {"bytes": bytes_, "similarity": similarity}
+        for bytes_, similarity in ((10, 0.5), (20, 0.4), (20, 0.6), (30, 0.6), (40, 0.7))
+    ]
+    assert [(r["bytes"], r["similarity"]) for r in report.frontier(rows)] == [(10, 0.5), (20, 0.6), (40, 0.7)]
+    low, high = report.interval([0.4, 0.5, 0.6])
+    assert 0.4 <= low < 0.5 < high <= 0.6
