@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import speed, training_speed
-from benchmarks.fidelity import report
+from benchmarks.fidelity import ablations, report
 from benchmarks.measures import RESULTS, measured_with
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -25,6 +25,8 @@ those files by `python -m benchmarks.render`. Times are ratios within one run. O
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fidelity": report.page,
     "fidelity_embedded_dit": report.page,
+    "ablations": ablations.page,
+    "ablations_embedded_dit": ablations.page,
     "speed": speed.page,
     "speed_wide": speed.page,
     "speed_compiled": speed.page,

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import render, speed, training_speed
 from benchmarks.fidelity import __main__ as fidelity
-from benchmarks.fidelity import report, scores
+from benchmarks.fidelity import ablations, report, scores
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
 from lily_diffusion import base_model
 
@@ -72,6 +72,28 @@ def test_a_run_of_the_subject_benchmark(name, tmp_path, monkeypatch):
     fidelity.main(flags)  # nothing is run again
     assert [file.stat().st_mtime_ns for file in before] == stamps
     assert (tmp_path / "fidelity.png").stat().st_size > 10_000
+
+
+def test_an_ablation_measures_unseen_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "UNSEEN", 12)
+    monkeypatch.setattr(ablations, "LEVELS", 1)
+    flags = ["--variants", "pairs of experts", "--rates", "5e-3", "--subjects", "ghost", "--max_train_steps", "3"]
+    ablations.main([*flags, "--work_dir", str(tmp_path / "work"), "--results_dir", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "ablations.json").read_text())["rows"]
+    assert 0.2 < row["loss"] < 1 and 0 < row["drift"] < 0.5  # it learns, and moves other things little
+
+
+@pytest.mark.parametrize("change", ["pairs of experts", "orthogonal A", "routers x 4"])
+def test_a_changed_fresh_adapter_changes_no_answer(change):
+    pipe = copied(base_model.load_pipeline())
+    given = {
+        "sample": torch.randn(1, 8, 16, 16), "timestep": torch.tensor([500]),
+        "encoder_hidden_states": torch.randn(1, 24, 256),
+    }  # fmt: skip
+    with torch.no_grad():
+        before = pipe.unet(**given).sample
+        ablations.VARIANTS[change](pipe, 4)
+        assert torch.equal(pipe.unet(**given).sample, before)
 
 
 def test_the_search_goes_uphill_and_stops():
