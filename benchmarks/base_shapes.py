@@ -23,7 +23,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = {  # UNets: widths, edge of the latents; transformers: (heads, their width, blocks), edge of the latents
     "tiny": ((32, 64, 64, 64), 8, (2, 32, 1), 4),
     "small": ((128, 256, 512, 512), 32, (8, 64, 2), 16),
-    "wide": ((320, 640, 1280, 1280), 32, (24, 128, 2), 16),
+    "wide": ((320, 640, 1280, 1280), 32, (24, 128, 1), 16),
     "full": ((320, 640, 1280, 1280), 64, (24, 128, 2), 32),
 }
 SIZE_HELP = "wide and full have the models' own widths, full their own pictures too"

@@ -67,6 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="full" if CUDA else "small",
         help=SIZE_HELP,
     )
+    parser.add_argument("--models", nargs="+", default=[""], metavar="TEXT", help="only those with one in their names")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=15, help="pairs of steps that are timed")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--results_dir", default=str(RESULTS))
@@ -178,8 +180,9 @@ def main(argv: list[str] | None = None) -> None:
     cases = [
         (subject, precision, checkpointing)
         for subject in subjects(args.size, args.batch_size)
-        for precision in PRECISIONS
+        for precision in args.precisions
         for checkpointing in (False, True)
+        if any(text in subject.name for text in args.models)
     ]
     rows = [
         compare(subject, precision, checkpointing, args.rounds)

@@ -48,6 +48,14 @@ def changed(change: Callable[[Any], None], pipe: Any, r: int, **options: Any) ->
     return learner
 
 
+def paced(paces: dict[str, float], pipe: Any, r: int) -> Learner:
+    """Lily with parts that learn at another pace: name of a part -> multiplier of the learning rate."""
+    learner = lily(pipe, r)
+    names = [name for name, _ in one_adapter(denoiser(pipe), None)[1].named_parameters()]
+    learner.paces = [paces.get(name.split(".")[0], 1.0) for name in names]
+    return learner
+
+
 def pairs(std: float, adapter: Any) -> None:
     """Experts in pairs +N and -N under routers of zero: the update is zero, and yet every expert is another."""
     for B in adapter.lily_B:
@@ -85,6 +93,10 @@ VARIANTS: dict[str, Callable[..., Learner]] = {
     "pairs of experts": functools.partial(changed, functools.partial(pairs, 0.02)),
     "orthogonal A": functools.partial(changed, orthogonal),
     "routers x 4": functools.partial(changed, functools.partial(sharper, 4.0)),
+    "routers x 16": functools.partial(changed, functools.partial(sharper, 16.0)),
+    "routers learn 10 times faster": functools.partial(paced, {"lily_router": 10.0}),
+    "B learns 4 times faster": functools.partial(paced, {"lily_B": 4.0}),
+    "A learns 4 times faster": functools.partial(paced, {"lily_A": 4.0}),
     "dropout=0.1": functools.partial(lily, dropout=0.1),
     "LoRA": METHODS["lora"].put,
     "DoRA": METHODS["dora"].put,

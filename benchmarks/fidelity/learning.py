@@ -62,7 +62,9 @@ def learn(
     captions = [named(subject, learner.word, colour) for colour in given.colours]
     inverts = learner.word == PLACEHOLDER
     prompts: dict[str, Condition] = {} if inverts else family.encode_prompts(captions, torch.device("cpu"))
-    optimizer = torch.optim.AdamW(learner.trained, lr=rate, weight_decay=1e-4)
+    paces = learner.paces or [1.0] * len(learner.trained)
+    groups = [{"params": [p], "lr": rate * pace} for p, pace in zip(learner.trained, paces, strict=True)]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
     model = TrainedModel(family.denoiser, {}).train()
     rng = torch.Generator().manual_seed(seed)
     order: list[int] = []

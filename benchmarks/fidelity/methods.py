@@ -28,6 +28,7 @@ class Learner:
     trained: list[nn.Parameter]
     file_bytes: Callable[[], int]  # of the file that the method's own tool writes, in float32
     word: str = "sks"  # that stands for the subject in prompts
+    paces: list[float] | None = None  # multipliers of the learning rate, one for each of `trained`
 
     @property
     def parameters(self) -> int:
