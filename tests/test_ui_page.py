@@ -1,16 +1,11 @@
-"""The page itself, in a real headless Chromium and over raw HTTP: the whole way of a user, and what must stay shut."""
+"""The page itself, in a real headless Chromium: the whole way of a user."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from lily_diffusion.base_model import load_pipeline
@@ -23,7 +18,6 @@ HOSTILE = "<img src=x onerror=alert(1)> *b*"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +57,28 @@ def page(browser, address):
     page.alerts = []
     page.on("dialog", lambda dialog: (page.alerts.append(dialog.message), dialog.dismiss()))
     page.goto(address)
-    page.locator(".adapter").first.wait_for()
+    page.locator(".card").first.wait_for()
     yield page
     page.close()
+
+
+def card(page, name: str):
+    return page.locator(".card", has_text=name)
 
 
 def row(page, name: str):
     return page.locator(".adapter", has_text=name)
 
 
+def use(page, name: str):
+    """Click the adapter's card and return its row."""
+    card(page, name).locator(".pick").click()
+    row(page, name).locator(".name input:checked").wait_for()
+    return row(page, name)
+
+
 def generate(page, **numbers) -> None:
+    """Write the numbers into their boxes (a seed is then a fixed one) and press the button."""
     for name, value in numbers.items():
         page.locator(f"#{name} input[type=number]").fill(str(value))
         page.locator(f"#{name} input[type=number]").blur()
@@ -94,7 +100,8 @@ def saved(session: Session) -> list[Path]:
 def test_pictures_with_an_adapter_and_back_from_a_saved_one(page, session):
     before = len(saved(session))
     page.fill("#prompt textarea", "on a red background")
-    robot = row(page, "robot")
+    robot = use(page, "robot")
+    robot.locator(".name input").uncheck()
     assert not robot.locator(".weight input").is_visible()  # only while it is on
     robot.locator(".name input").check()
     robot.locator(".weight input").fill("-1.75")
@@ -110,7 +117,7 @@ def test_pictures_with_an_adapter_and_back_from_a_saved_one(page, session):
     page.wait_for_function("document.querySelector('#info textarea').value.includes('Seed: 42')")
 
     page.reload()
-    row(page, "robot").wait_for()
+    card(page, "robot").wait_for()
     page.locator("#restore input[type=file]").set_input_files(saved(session)[before + 1])
     page.locator("#note", has_text="Settings restored").wait_for()
     assert page.locator("#prompt textarea").input_value() == "on a red background, sks robot"
@@ -143,10 +150,15 @@ def test_the_shown_picture_is_the_saved_file(page, session):
 
 
 def test_texts_from_files_are_inert(page):
-    hostile = row(page, "onerror")
+    hostile = card(page, "onerror")
+    assert hostile.locator(".card-name").inner_text().strip() == HOSTILE
+    assert hostile.locator("img, script, em").count() == 0
+    hostile.locator(".word").click()
+    page.wait_for_function("document.querySelector('#prompt textarea').value.includes('alert(2)')")
+    page.fill("#prompt textarea", "")
+    hostile = use(page, "onerror")
     assert hostile.locator(".name").inner_text().strip() == HOSTILE
     assert hostile.locator("img, script, em").count() == 0
-    hostile.locator(".name input").check()
     hostile.get_by_role("button").filter(has_text="alert(2)").click()
     page.wait_for_function("document.querySelector('#prompt textarea').value.includes('alert(2)')")
     generate(page, steps=1, count=1)
@@ -155,21 +167,19 @@ def test_texts_from_files_are_inert(page):
 
 
 def test_a_broken_file_is_shown_with_its_reason(page):
-    broken = row(page, "broken")
-    assert broken.locator(".name input").is_disabled()
-    assert "pickle" in broken.locator(".warn").first.inner_text()
+    broken = card(page, "broken")
+    assert broken.locator(".pick").is_disabled() and "pickle" in broken.locator(".why").inner_text()
 
 
 def test_adding_an_adapter_through_the_page(page, session, tmp_path):
     source = session.adapters.root / "robot.safetensors"
     shutil.copy(source, tmp_path / "new one.safetensors")
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "new one.safetensors")
-    row(page, "new_one").wait_for()
+    card(page, "new_one").wait_for()
     added = session.adapters.root / "new_one.safetensors"
     assert added.read_bytes() == source.read_bytes()
     added.unlink()
-    page.click("#rescan")
-    row(page, "new_one").wait_for(state="hidden")
+    card(page, "new_one").wait_for(state="hidden")  # found out by itself
 
 
 def test_an_empty_folder_says_what_to_do(browser, tmp_path):
@@ -195,7 +205,7 @@ def test_errors_are_for_people(page, session, tmp_path):
 
 def test_narrow_screens_do_not_scroll_sideways(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    row(page, "robot").locator(".name input").check()
+    use(page, "robot").get_by_text("By block and step").click()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     tops = [page.locator(name).bounding_box()["y"] for name in ("#ask", "#show", "#set")]
     assert tops == sorted(tops)
@@ -206,86 +216,6 @@ def test_nothing_is_loaded_from_elsewhere(browser, address):
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    page.locator(".adapter").first.wait_for()
+    page.locator(".card").first.wait_for()
     page.close()
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-
-
-def test_a_foreign_host_name_is_refused(address):
-    assert httpx.get(address).status_code == 200
-    for host in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example"):
-        assert httpx.get(address, headers={"Host": host}).status_code == 400
-        assert httpx.get(f"{address}config", headers={"Host": host}).status_code == 400
-
-
-def test_no_endpoint_is_public_and_extras_are_off(address):
-    info = httpx.get(f"{address}gradio_api/info").json()
-    assert info["named_endpoints"] == {} and info["unnamed_endpoints"] == {}
-    assert httpx.get(f"{address}monitoring/summary").status_code in (403, 404)
-    assert httpx.get(f"{address}gradio_api/runs").status_code == 404
-    assert httpx.get(f"{address}gradio_api/mcp/sse").status_code in (404, 405)
-    for extra in ("docs", "redoc", "openapi.json"):
-        assert "swagger" not in httpx.get(f"{address}{extra}").text.lower()
-
-
-def test_files_outside_the_cache_are_not_served(address, session):
-    for path in ("/etc/passwd", ROOT / "pyproject.toml", session.adapters.root / "robot.safetensors"):
-        assert httpx.get(f"{address}gradio_api/file={path}").status_code in (403, 404)
-
-
-def test_the_config_tells_no_paths(address, session):
-    config = httpx.get(f"{address}config").text
-    assert str(session.adapters.root) not in config and str(session.output_dir) not in config
-
-
-def join_queue(address: str, fn_index: int, data: list) -> str:
-    """Call an event as a program would, past the page, and return all that the server answers."""
-    body = {"fn_index": fn_index, "data": data, "session_hash": "raw"}
-    assert httpx.post(f"{address}gradio_api/run/predict", json=body).status_code in (200, 404, 500)
-    httpx.post(f"{address}gradio_api/queue/join", json=body)
-    with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash=raw", timeout=20) as answers:
-        return "\n".join(line for line in answers.iter_lines() if line)
-
-
-def test_hidden_events_take_no_paths_either(address, session):
-    events = httpx.get(f"{address}config").json()["dependencies"]
-    components = {c["id"]: c for c in httpx.get(f"{address}config").json()["components"]}
-    with_file = [e for e in events if any(components[i]["type"] == "file" for i in e["inputs"])]
-    assert len(with_file) == 2
-    for event in with_file:
-        file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-        data = [file if components[i]["type"] == "file" else None for i in event["inputs"]]
-        assert "root:" not in join_queue(address, event["id"], data)
-    assert sorted(p.name for p in session.adapters.root.iterdir() if "passwd" in p.name) == []
-
-
-def test_generating_past_the_page_is_refused_or_queued(address, session):
-    events = httpx.get(f"{address}config").json()["dependencies"]
-    generating = max(events, key=lambda event: len(event["inputs"]) if event["queue"] else 0)
-    body = {"fn_index": generating["id"], "data": [None] * len(generating["inputs"]), "session_hash": "x"}
-    assert httpx.post(f"{address}gradio_api/run/predict", json=body).status_code == 404
-
-
-def test_a_password_is_asked_for_when_set(session):
-    demo = app.create_demo(session)
-    address = app.launch(demo, auth=("me", "secret"))
-    assert httpx.get(f"{address}config").status_code == 401
-    demo.close()
-
-
-def test_other_machines_need_a_password(session, capsys):
-    with pytest.raises(ValueError, match="--auth"):
-        app.launch(app.create_demo(session), "0.0.0.0")
-    for argv in (["--host", "0.0.0.0"], ["--host", "192.168.0.2"], ["--auth", "nocolon"], ["--auth", ":x"]):
-        with pytest.raises(SystemExit):
-            app.main(argv)
-        assert "--auth" in capsys.readouterr().err
-    assert app.is_local("127.0.0.1") and app.is_local("localhost") and app.is_local("::1")
-
-
-def test_environment_variables_open_nothing():
-    risky = ("GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_ALLOWED_PATHS", "GRADIO_VIBE_MODE", "GRADIO_SERVER_NAME")
-    code = "import json, os, ui; print(json.dumps([n for n in os.environ if n.startswith('GRADIO')]))"
-    env = {**os.environ, **dict.fromkeys(risky, "True")}
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    assert set(json.loads(run.stdout)) <= {"GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"}

@@ -170,14 +170,19 @@ def test_restore_says_what_is_missing(session, files, tmp_path):
     assert weights == {id_of(elsewhere, "renamed"): 0.5} and problems == []  # found by its hash
 
 
-def test_a_weight_by_block_is_told_of(session, tmp_path):
-    (picture,) = make(session, weights={id_of(session, "robot"): 0.5})
-    used = replace(picture.recipe.adapters[0], weight="0.5,mid=0")
+def test_a_weight_by_block_and_step_comes_back_too(session, tmp_path):
+    robot, text = id_of(session, "robot"), "1@0,0.25@1,mid=0"
+    (picture,) = make(session, weights={robot: text})
+    recipe, weights, problems = session.restore(picture.path)
+    assert recipe.adapters[0].weight == text and weights == {robot: text} and problems == []
+    assert (
+        pixels(make(session, weights=weights)[0]) == pixels(picture) != pixels(make(session, weights={robot: 1.0})[0])
+    )
+    used = replace(recipe.adapters[0], weight="0.5,nowhere=0")
     path = tmp_path / "other.png"
-    Image.open(picture.path).save(path, pnginfo=png_info(replace(picture.recipe, adapters=(used,))))
+    Image.open(picture.path).save(path, pnginfo=png_info(replace(recipe, adapters=(used,))))
     recipe, weights, problems = session.restore(path)
-    assert recipe.adapters == (used,) and weights == {id_of(session, "robot"): 1.0}
-    assert "0.5,mid=0" in problems[0] and "on at 1" in problems[0]
+    assert weights == {robot: 1.0} and "nowhere" in problems[0] and "on at 1" in problems[0]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,17 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lily_diffusion import LilyHeader, read_lily_header
+from ui import whole_files
 from ui.recipe import clean_name
 
 SUFFIX = ".safetensors"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_FILES = 2000
 MAX_UPLOAD_BYTES = 2 * 2**30
 
@@ -37,6 +40,13 @@ class AdapterFile:
     stamp: tuple[int, int]  # modification time in nanoseconds, bytes
     header: LilyHeader | None
     problem: str | None
+    picture: Path | None = None  # beside it: <name>.png, .jpg, .webp, or <name>.preview.*
+    picture_stamp: tuple[int, int] = (0, 0)
+
+    @property
+    def folder(self) -> str:
+        """The sub-folder that it is in, for people; empty for none."""
+        return self.name.rpartition("/")[0]
 
     @property
     def content_hash(self) -> str:
@@ -49,18 +59,22 @@ class AdapterFolder:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
         self.root.mkdir(parents=True, exist_ok=True)
+        whole_files.sweep(self.root)
         self._lock = threading.Lock()
         self._files: dict[str, AdapterFile] = {}
+        self.version = 0  # goes up whenever a scan finds something new, changed or gone
         self.rescan()
 
     def rescan(self) -> tuple[AdapterFile, ...]:
         """Look through the folder again, reading only headers of new or changed files; return all, sorted by name."""
         with self._lock:
             found = {}
-            for path in self._walk():
-                entry = self._entry(path)
+            for path, picture in self._walk():
+                entry = self._entry(path, picture)
                 found[entry.id] = entry
-            self._files = dict(sorted(found.items(), key=lambda item: item[1].name.lower()))
+            if found != self._files:
+                self._files = dict(sorted(found.items(), key=lambda item: item[1].name.lower()))
+                self.version += 1
         return self.files()
 
     def files(self) -> tuple[AdapterFile, ...]:
@@ -79,12 +93,14 @@ class AdapterFolder:
                 raise AdapterFolderError("This adapter is not in the list any more. Press Rescan.")
             if not known.path.is_file():
                 raise AdapterFolderError(f"The file of the adapter '{known.name}' is gone. Press Rescan.")
-            self._files[file_id] = self._entry(known.path)
+            self._files[file_id] = self._entry(known.path, known.picture)
             return self._files[file_id]
 
     def find(self, content_hash: str) -> AdapterFile | None:
-        """Return a readable file with this content hash, or None."""
-        return next((f for f in self.files() if f.header and f.content_hash == content_hash), None)
+        """Return a readable file whose content hash starts with this, 12 characters at least, or None."""
+        if len(content_hash) < 12:
+            return None
+        return next((f for f in self.files() if f.header and f.content_hash.startswith(content_hash)), None)
 
     def add(self, uploaded: str | Path, shown_name: str) -> AdapterFile:
         """Copy an uploaded file into the folder under a name that we choose, and return its entry.
@@ -106,24 +122,30 @@ class AdapterFolder:
 
     def _copy(self, source: Path, stem: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-")[:60] or "adapter"
-        for number in range(1, MAX_FILES):
-            target = self.root / (safe + ("" if number == 1 else f"_{number}") + SUFFIX)
-            try:
-                with source.open("rb") as read, target.open("xb") as write:
-                    shutil.copyfileobj(read, write)
-            except FileExistsError:
-                continue
-            return target
+        hidden = self.root / f".upload-{threading.get_ident()}-{time.monotonic_ns()}.part"  # never listed
+        try:
+            shutil.copyfile(source, hidden)
+            for number in range(1, MAX_FILES):
+                target = self.root / (safe + ("" if number == 1 else f"_{number}") + SUFFIX)
+                if whole_files.take(hidden, target):
+                    return target
+        finally:
+            hidden.unlink(missing_ok=True)
         raise AdapterFolderError("The folder has too many files of this name.")
 
-    def _walk(self) -> Iterator[Path]:
+    def _walk(self) -> Iterator[tuple[Path, Path | None]]:
+        """Yield every adapter file and the picture beside it."""
         count = 0
         for folder, folders, names in os.walk(self.root, followlinks=False):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            pictures = {name for name in names if name.endswith(PICTURES)}
             for name in sorted(names):
                 path = Path(folder, name)
                 if name.endswith(SUFFIX) and not name.startswith(".") and path.is_file():
-                    yield path
+                    stem = name[: -len(SUFFIX)]
+                    beside = (f"{stem}{end}" for end in (*(f".preview{end}" for end in PICTURES), *PICTURES))
+                    picture = next((name for name in beside if name in pictures), None)
+                    yield path, Path(folder, picture) if picture else None
                     count += 1
                 if count >= MAX_FILES:
                     return
@@ -131,17 +153,26 @@ class AdapterFolder:
     def _id(self, path: Path) -> str:
         return "a" + hashlib.sha256(str(path.relative_to(self.root)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    def _entry(self, path: Path) -> AdapterFile:
-        status = path.stat()
-        stamp, file_id = (status.st_mtime_ns, status.st_size), self._id(path)
+    def _entry(self, path: Path, picture: Path | None) -> AdapterFile:
+        stamp, file_id = _stamp(path), self._id(path)
+        seen = (stamp, picture, _stamp(picture) if picture else (0, 0))
         known = self._files.get(file_id)
-        if known is not None and known.stamp == stamp:
+        if known is not None and (known.stamp, known.picture, known.picture_stamp) == seen:
             return known
+        if known is not None and known.stamp == stamp:
+            return replace(known, picture=picture, picture_stamp=seen[2])
         name = clean_name(path.relative_to(self.root).with_suffix("").as_posix()) or "unnamed"
         if not path.resolve().is_relative_to(self.root):
             return AdapterFile(file_id, name, path, stamp, None, "A link that leads out of the folder is not followed.")
-        header, problem = _read(path)
-        return AdapterFile(file_id, name, path, stamp, header, problem)
+        return AdapterFile(file_id, name, path, stamp, *_read(path), *seen[1:])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # gone in this moment
+        return (0, 0)
+    return status.st_mtime_ns, status.st_size
 
 
 def _read(path: Path) -> tuple[LilyHeader | None, str | None]:

@@ -6,27 +6,44 @@ import argparse
 import ipaddress
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from ui import generate_tab
+from ui import api, export_tab, generate_tab, judge_tab, train_tab, translations
+from ui.guard import Guard
+from ui.keys import CSS as KEYS_CSS
+from ui.keys import KEYS
 from ui.session import USER_ERRORS, Session
 from ui.style import CSS, THEME
+from ui.training_runs import Trainings
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost")
-MAX_UPLOAD = "2gb"
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+MAX_UPLOAD = 2 * 2**30  # bytes of one adapter or picture
+MAX_UPLOAD_LISTENING = 64 * 2**20  # the same while the page listens to other machines: pictures only
 QUEUE_LENGTH = 20
 DELETE_CACHE = (3600, 86400)  # seconds: look every hour, delete what is older than a day
+TABS = {"Generate": generate_tab, "Judge": judge_tab, "Export": export_tab}
 
 
-def create_demo(session: Session) -> gr.Blocks:
-    """Return the app for a session. Start it with ``launch`` of this module, which applies the security settings."""
+def create_demo(session: Session, trainings: Trainings | None = None) -> gr.Blocks:
+    """Return the app for a session. Start it with ``launch`` of this module, which applies the security settings.
+
+    Without ``trainings`` the tab for training is off.
+    """
+    trainings = trainings or Trainings(session, allowed=False)
     with gr.Blocks(title="Lily", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=False) as demo:
         gr.Markdown("# Lily\nPictures with adapters that share what they learn across layers.", elem_id="title")
-        generate_tab.build(session, demo)
+        with gr.Tabs(elem_id="tabs"):
+            for name, tab in TABS.items():
+                with gr.Tab(name, id=name.lower(), elem_id=f"{name.lower()}-tab"):
+                    tab.build(session, demo)
+            with gr.Tab("Train", id="train", elem_id="train-tab"):
+                train_tab.build(session, demo, trainings)
+        api.build(session, demo)
+    translations.translate(demo)
     demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     return demo
 
@@ -48,16 +65,19 @@ def launch(
     Raises:
         ValueError: ``host`` is open to other machines and there is no ``auth``.
     """
-    if not is_local(host) and auth is None:
+    local = is_local(host)
+    if not local and auth is None:
         raise ValueError(f"--host {host} lets other machines in: give --auth user:password too.")
-    names = {*LOCAL_HOSTS, host, *allowed_hosts, *(() if is_local(host) else (socket.gethostname(),))}
-    guard = Middleware(TrustedHostMiddleware, allowed_hosts=sorted(names), www_redirect=False)
+    names = [*LOCAL_HOSTS, host, *allowed_hosts, *(() if local else (socket.gethostname(),))]
+    room = MAX_UPLOAD if local else MAX_UPLOAD_LISTENING
+    guard = Middleware(Guard, hosts=names, max_upload=room + 2**20)  # the form around the file
     _, address, _ = demo.launch(
         server_name=host,
         server_port=port,
         auth=auth,
         inbrowser=inbrowser,
         prevent_thread_lock=True,
+        max_file_size=room,
         app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
         **_safe_settings(),
     )
@@ -78,20 +98,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, load the base model, and serve the page until it is stopped."""
     parser = _parser()
     args = parser.parse_args(argv)
-    local = is_local(args.host)
+    host = args.host or ("0.0.0.0" if args.listen else "127.0.0.1")
+    local = is_local(host)
     auth = tuple(args.auth.split(":", 1)) if args.auth else None
     if not local and auth is None:
-        parser.error(f"--host {args.host} lets other machines in: give --auth user:password too.")
+        parser.error(f"--host {host} lets other machines in: give --auth user:password too.")
     if auth is not None and (len(auth) != 2 or not all(auth)):
         parser.error("--auth needs the form user:password.")
     try:
         session = Session(args.model, args.adapters_dir, args.output_dir, allow_uploads=local, allow_hub=local)
+        trainings = Trainings(session, allowed=local or args.allow_training, pictures=args.train_dir)
     except USER_ERRORS as problem:
         parser.error(str(problem))
-    demo = create_demo(session)
+    demo = create_demo(session, trainings)
     address = launch(
         demo,
-        args.host,
+        host,
         args.port,
         auth=auth,  # type: ignore[arg-type]
         allowed_hosts=args.allowed_hosts,
@@ -103,17 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ui.app", description="A page to make pictures with Lily adapters.")
-    parser.add_argument("--model", nargs="+", default=["embedded"],
-                        help="embedded, embedded-dit, a folder or Hub id; the first is loaded")  # fmt: skip
-    parser.add_argument("--adapters_dir", default="adapters", help="folder of .safetensors files, looked through whole")
-    parser.add_argument("--output_dir", default="outputs", help="pictures are saved here, in a folder a day")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than local need --auth")
-    parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860")
-    parser.add_argument("--auth", default=None, metavar="USER:PASSWORD", help="ask for this name and password")
-    parser.add_argument("--allowed_hosts", nargs="*", default=[], metavar="NAME",
-                        help="further names and addresses under which people open the page")  # fmt: skip
-    parser.add_argument("--inbrowser", action=argparse.BooleanOptionalAction, default=False, help="open the browser")
-    parser.add_argument("--no-browser", dest="inbrowser", action="store_false", help="do not open it (the default)")
+    add = parser.add_argument
+    add("--model", nargs="+", default=["embedded"],
+        help="embedded, embedded-dit, a folder or Hub id; the first is loaded")  # fmt: skip
+    add("--adapters_dir", default="adapters", help="folder of .safetensors files, looked through whole")
+    add("--output_dir", default="outputs", help="pictures are saved here, in a folder a day; trainings in another")
+    add("--host", default=None, help="address to listen on (default: 127.0.0.1); others than local need --auth")
+    add("--listen", action="store_true", help="let other machines in, as --host 0.0.0.0 does; needs --auth")
+    add("--port", type=int, default=None, help="default: the first free one from 7860")
+    add("--auth", default=None, metavar="USER:PASSWORD", help="ask for this name and password")
+    add("--allowed_hosts", nargs="*", default=[], metavar="NAME",
+        help="further names and addresses under which people open the page")  # fmt: skip
+    add("--train_dir", type=Path, default=None, metavar="FOLDER",
+        help="its sub-folders are offered as pictures to train on")  # fmt: skip
+    add("--allow_training", action="store_true", help="training stays possible while other machines are let in")
+    add("--inbrowser", action=argparse.BooleanOptionalAction, default=False, help="open the browser")
+    add("--no-browser", dest="inbrowser", action="store_false", help="do not open it (the default)")
     return parser
 
 
@@ -127,12 +154,13 @@ def _safe_settings() -> dict[str, Any]:
         "show_error": False,
         "allowed_paths": [],
         "strict_cors": True,
-        "max_file_size": MAX_UPLOAD,
         "footer_links": [],
         "quiet": True,
         "root_path": "",
         "theme": THEME,
-        "css": CSS,
+        "css": "\n".join([CSS, KEYS_CSS, *(getattr(tab, "CSS", "") for tab in (*TABS.values(), train_tab))]),
+        "head": KEYS,
+        "i18n": translations.catalogue(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,22 +13,33 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ui import whole_files
 from ui.base_models import BaseModel
 from ui.recipe import Recipe, png_info
 
 
 def draw(
-    base: BaseModel, recipe: Recipe, on_step: Callable[[int], None], stop: threading.Event
+    base: BaseModel,
+    recipe: Recipe,
+    on_step: Callable[[int], None],
+    stop: threading.Event,
+    on_latents: Callable[[int, torch.Tensor], None] | None = None,
 ) -> tuple[Image.Image, bool] | None:
     """Return the picture and whether the safety checker hid it, or None when ``stop`` was set meanwhile.
 
-    ``on_step`` gets the number of steps done. The noise comes from a CPU generator, so it is the same on any device.
+    ``on_step`` gets the number of steps done, ``on_latents`` that number and the latents after them. The noise comes
+    from a CPU generator, so it is the same on any device. The adapters, their weights and the scheduler are those that
+    the pipeline has: see `Session.using`.
     """
 
     def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step + 1)
+        calls = max(recipe.steps, len(pipe.scheduler.timesteps))  # some schedulers call the model twice a step
+        done = (step + 1) * recipe.steps // calls
+        on_step(done)
         if stop.is_set():
             pipe._interrupt = True  # the pipeline then skips the steps that are left
+        elif on_latents is not None and "latents" in tensors:
+            on_latents(done, tensors["latents"])
         return tensors
 
     wanted = {
@@ -49,16 +61,20 @@ def draw(
 
 
 def save(image: Image.Image, recipe: Recipe, output_dir: Path) -> Path:
-    """Save as ``<output_dir>/YYYY-MM-DD/<number>-<seed>.png`` and return the path; no file is ever overwritten."""
+    """Save as ``<output_dir>/YYYY-MM-DD/<number>-<seed>.png`` and return the path; no file is ever overwritten.
+
+    The file appears whole or not at all: it is written under a hidden name and then linked to its own.
+    """
     folder = output_dir / datetime.now().strftime("%Y-%m-%d")
     folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(p.name[:5]) for p in folder.glob("[0-9][0-9][0-9][0-9][0-9]-*.png")), default=0)
-    while True:
-        path = folder / f"{number:05d}-{recipe.seed}.png"
-        try:
-            with path.open("xb") as file:
-                image.save(file, format="PNG", pnginfo=png_info(recipe))
-        except FileExistsError:
+    hidden = folder / f".{threading.get_ident()}-{time.monotonic_ns()}.part"
+    try:
+        image.save(hidden, format="PNG", pnginfo=png_info(recipe))
+        while True:
+            path = folder / f"{number:05d}-{recipe.seed}.png"
+            if whole_files.take(hidden, path):
+                return path
             number += 1
-            continue
-        return path
+    finally:
+        hidden.unlink(missing_ok=True)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import gradio as gr
 
 from lily_diffusion.base_model import FOLDERS
-from ui import adapter_rows
-from ui.actions import Actions
-from ui.recipe import MAX_GUIDANCE, MAX_PROMPT, MAX_STEPS
-from ui.session import MAX_COUNT, Session
+from ui import adapter_rows, generate_wiring, library, schedulers
+from ui.asking import FIXED, NEW, OWN_SCHEDULER, SEED_MODES
+from ui.events import FOLDER, PIPELINE, PRIVATE, QUICK
+from ui.keep_actions import ALL_DAYS
+from ui.orders import MAX_COUNT
+from ui.recipe import MAX_GUIDANCE, MAX_NAME, MAX_PROMPT, MAX_STEPS
+from ui.session import Session
 from ui.style import progress_bar
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-PIPELINE: dict[str, Any] = {**PRIVATE, "concurrency_id": "pipeline", "concurrency_limit": 1}
-FOLDER: dict[str, Any] = {**PRIVATE, "concurrency_id": "folder", "concurrency_limit": 4, "show_progress": "hidden"}
-QUICK: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}  # its errors are not shown
+__all__ = ["FIXED", "FOLDER", "PIPELINE", "PRIVATE", "QUICK", "build"]
+PREVIEW_STEPS = 4
+RESCAN_SECONDS = 5
 
 
 def build(session: Session, demo: gr.Blocks) -> None:
@@ -27,50 +28,98 @@ def build(session: Session, demo: gr.Blocks) -> None:
             ui = _ask(session)
         with gr.Column(elem_id="show"):
             _show(ui)
+            _history(ui)
         with gr.Column(elem_id="set"):
             _adapters(ui, session)
             _settings(ui, session)
+            _presets(ui)
             _base_model(ui, session)
-    ui.ids, ui.recipes = gr.State([]), gr.State([])
-    actions = Actions(session, ui)
-    _wire_adapters(ui, actions, demo)
-    _wire_pictures(ui, actions)
+    ui.ids, ui.limit, ui.version = gr.State([]), gr.State(library.SHOWN), gr.State(-1)
+    ui.made, ui.past, ui.hand, ui.marked = gr.State([]), gr.State([]), gr.State(""), gr.State("")
+    ui.timer = gr.Timer(RESCAN_SECONDS)
+    generate_wiring.wire(ui, session, demo)
 
 
 def _ask(session: Session) -> SimpleNamespace:
     example = "a cat on a red background" if session.base.label in FOLDERS else "what the picture shows"
-    prompt = gr.Textbox(
+    ui = SimpleNamespace()
+    ui.prompt = gr.Textbox(
         label="Prompt", placeholder=example, lines=3, max_length=MAX_PROMPT, autofocus=True, elem_id="prompt"
     )
-    with gr.Row():
-        go = gr.Button("Generate", variant="primary", scale=3, elem_id="generate")
-        stop = gr.Button("Interrupt", variant="secondary", interactive=False, scale=1, min_width=110, elem_id="stop")
-    return SimpleNamespace(prompt=prompt, go=go, stop=stop)
+    with gr.Row(elem_id="go"):
+        ui.go = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
+        ui.stop = gr.Button("Interrupt", interactive=False, scale=1, min_width=90, elem_id="stop")
+        ui.skip = gr.Button("Skip", interactive=False, scale=1, min_width=70, elem_id="skip")
+    with gr.Accordion("Styles and earlier prompts", open=False, elem_id="texts"):
+        ui.styles = gr.Dropdown(
+            [], value=[], multiselect=True, label="Styles", info="Added to the prompts when you generate.",
+            elem_id="styles",
+        )  # fmt: skip
+        ui.earlier = gr.Dropdown([], value=None, label="Earlier prompts", elem_id="earlier")
+        with gr.Row(equal_height=True):
+            ui.style_name = gr.Textbox(
+                show_label=False, container=False, placeholder="Name of a style", max_length=MAX_NAME, min_width=120,
+                elem_id="style-name",
+            )  # fmt: skip
+            ui.save_style = gr.Button("Save the prompts as a style", size="sm", min_width=150, elem_id="save-style")
+            ui.drop_style = gr.Button("Delete chosen", size="sm", min_width=90, elem_id="delete-styles")
+    return ui
 
 
 def _show(ui: SimpleNamespace) -> None:
     ui.progress = gr.HTML(progress_bar(0, "Ready."), elem_id="progress")
+    ui.preview = gr.HTML(elem_id="preview")
     ui.gallery = gr.Gallery(
         label="Pictures", show_label=False, columns=2, height="auto", object_fit="contain", format="png",
         interactive=False, buttons=["download", "fullscreen"], elem_id="gallery",
     )  # fmt: skip
+    with gr.Row(visible=False, elem_id="tools") as ui.tools:
+        ui.send_back = gr.Button("Use its settings", size="sm", min_width=110, elem_id="send-back")
+        ui.compare = gr.Button("Compare", size="sm", min_width=90, elem_id="compare")
+        ui.delete = gr.Button("Delete", size="sm", min_width=80, elem_id="delete")
     ui.note = gr.Markdown(elem_id="note", elem_classes=["quiet"])
+    ui.both = gr.ImageSlider(
+        show_label=False, visible=False, interactive=False, format="png", buttons=["fullscreen"], elem_id="both"
+    )
     ui.info = gr.Textbox(label="Recipe of the picture", lines=3, max_lines=8, interactive=False, buttons=["copy"],
                          visible=False, elem_id="info")  # fmt: skip
     ui.dropped = gr.File(
-        label="Settings from a saved picture", file_types=[".png"], height=80, elem_id="restore", elem_classes=["drop"]
-    )
+        label="Settings from a saved picture", file_types=[".png", ".jpg", ".jpeg", ".webp", ".json"], height=80,
+        elem_id="restore", elem_classes=["drop"],
+    )  # fmt: skip
+
+
+def _history(ui: SimpleNamespace) -> None:
+    with gr.Accordion("History", open=False, elem_id="history") as ui.past_box:
+        with gr.Row():
+            ui.day = gr.Dropdown([ALL_DAYS], value=ALL_DAYS, show_label=False, container=False, min_width=120,
+                                 label="Day", elem_id="day")  # fmt: skip
+            ui.past_search = gr.Textbox(
+                placeholder="Search in prompts", show_label=False, container=False, max_length=100, min_width=120,
+                elem_id="past-search",
+            )  # fmt: skip
+        ui.past_gallery = gr.Gallery(
+            show_label=False, columns=5, height="auto", object_fit="contain", interactive=False, allow_preview=False,
+            buttons=[], elem_id="past",
+        )  # fmt: skip
 
 
 def _adapters(ui: SimpleNamespace, session: Session) -> None:
     with gr.Row(elem_classes=["heading"]):
         gr.Markdown("### Adapters")
         ui.rescan = gr.Button("Rescan", size="sm", scale=0, min_width=90, elem_id="rescan")
-    ui.search = gr.Textbox(placeholder="Search by name or trigger word", show_label=False, container=False,
-                           max_length=100, visible=False, elem_id="search")  # fmt: skip
-    ui.empty = gr.Markdown(elem_id="empty")
+    ui.hint = gr.Markdown("Click a card to use its adapter.", elem_classes=["quiet"], elem_id="hint")
     ui.rows = adapter_rows.build(ui.prompt)
-    ui.count_note = gr.Markdown(elem_classes=["quiet"])
+    with gr.Row(elem_id="find"):
+        ui.search = gr.Textbox(
+            placeholder="Search adapters", show_label=False, container=False, max_length=100,
+            visible=False, scale=2, min_width=160, elem_id="search",
+        )  # fmt: skip
+        ui.folder = gr.Dropdown([("All folders", "")], value="", show_label=False, container=False, visible=False,
+                                label="Folder", min_width=140, elem_id="folder")  # fmt: skip
+    ui.empty = gr.Markdown(visible=False, elem_id="empty")
+    ui.cards = gr.HTML(js_on_load=library.JS, elem_id="library")
+    ui.none_found = gr.Markdown(visible=False, elem_classes=["quiet"])
     ui.upload = gr.File(
         label="Add an adapter (.safetensors)", file_types=[".safetensors"], height=80,
         visible=session.allow_uploads, elem_id="upload", elem_classes=["drop"],
@@ -79,7 +128,9 @@ def _adapters(ui: SimpleNamespace, session: Session) -> None:
 
 def _settings(ui: SimpleNamespace, session: Session) -> None:
     fits = session.base.defaults
-    gr.Markdown("### Settings")
+    with gr.Row(elem_classes=["heading"]):
+        gr.Markdown("### Settings")
+        ui.reuse = gr.Button("Keep the last seed", size="sm", scale=0, min_width=140, elem_id="reuse")
     with gr.Group():
         ui.negative = gr.Textbox(label="Negative prompt", placeholder="what it should not show", lines=1,
                                  max_length=MAX_PROMPT, elem_id="negative")  # fmt: skip
@@ -92,13 +143,33 @@ def _settings(ui: SimpleNamespace, session: Session) -> None:
                                  elem_id="width")  # fmt: skip
             ui.height = gr.Number(fits.height, label="Height", precision=0, step=fits.size_step, min_width=90,
                                   elem_id="height")  # fmt: skip
-        with gr.Row():
-            ui.count = gr.Number(1, label="Pictures", precision=0, minimum=1, maximum=MAX_COUNT, min_width=90,
+            ui.count = gr.Number(1, label="Pictures", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80,
                                  elem_id="count")  # fmt: skip
-            ui.seed = gr.Number(-1, label="Seed (-1: a new one)", precision=0, min_width=90, elem_id="seed")
-    with gr.Row():
-        ui.random = gr.Button("New seed each time", size="sm")
-        ui.reuse = gr.Button("Keep the last seed", size="sm", elem_id="reuse")
+        with gr.Row():
+            ui.seed = gr.Number(-1, label="Seed", precision=0, min_width=110, elem_id="seed")
+            ui.mode = gr.Dropdown(list(SEED_MODES), value=NEW, label="Seeds", min_width=120, elem_id="seed-mode")
+            ui.scheduler = gr.Dropdown(
+                [OWN_SCHEDULER, *schedulers.names(session.base.pipe)[1:]], value=OWN_SCHEDULER, label="Scheduler",
+                min_width=120, elem_id="scheduler",
+            )  # fmt: skip
+        with gr.Row():
+            ui.preview_on = gr.Checkbox(True, label="Live preview", min_width=120, elem_id="preview-on")
+            ui.every = gr.Slider(1, 20, PREVIEW_STEPS, step=1, label="Every so many steps", min_width=140,
+                                 elem_id="every")  # fmt: skip
+
+
+def _presets(ui: SimpleNamespace) -> None:
+    with gr.Accordion("Presets", open=False, elem_id="presets"):
+        ui.preset = gr.Dropdown([], value=None, label="Saved settings with adapters", elem_id="preset")
+        with gr.Row():
+            ui.load_preset = gr.Button("Load", size="sm", min_width=70, elem_id="load-preset")
+            ui.delete_preset = gr.Button("Delete", size="sm", min_width=70, elem_id="delete-preset")
+        with gr.Row(equal_height=True):
+            ui.preset_name = gr.Textbox(
+                show_label=False, container=False, placeholder="Name of a preset", max_length=MAX_NAME, min_width=120,
+                elem_id="preset-name",
+            )  # fmt: skip
+            ui.save_preset = gr.Button("Save these settings", size="sm", min_width=120, elem_id="save-preset")
 
 
 def _base_model(ui: SimpleNamespace, session: Session) -> None:
@@ -110,32 +181,3 @@ def _base_model(ui: SimpleNamespace, session: Session) -> None:
         )  # fmt: skip
         ui.load = gr.Button("Load this base model", size="sm", elem_id="load-base")
         ui.base_note = gr.Markdown(elem_classes=["quiet"])
-
-
-def _wire_adapters(ui: SimpleNamespace, actions: Actions, demo: gr.Blocks) -> None:
-    ticks, weights = [row.on for row in ui.rows], [row.weight for row in ui.rows]
-    state = [ui.ids, *ticks, *weights]
-    listed = [ui.ids, ui.empty, ui.search, ui.count_note, *(part for row in ui.rows for part in row.shown)]
-    ui.state, ui.listed = state, listed
-    ui.based = [ui.base_box, ui.base, ui.base_note, ui.steps, ui.guidance, ui.width, ui.height, ui.gallery]
-    demo.load(actions.open_page, outputs=[*ui.based, *listed], **QUICK)
-    ui.rescan.click(actions.rescan, [ui.search, *state], listed, **FOLDER)
-    ui.search.change(actions.search, [ui.search, *state], listed, trigger_mode="always_last", **QUICK)
-    ui.upload.upload(actions.upload, [ui.upload, ui.search, *state], [ui.upload, *listed], **FOLDER)
-    ui.load.click(actions.load_base, [ui.base, ui.search, *state], [*ui.based, *listed], show_progress_on=ui.base,
-                  **PIPELINE)  # fmt: skip
-
-
-def _wire_pictures(ui: SimpleNamespace, actions: Actions) -> None:
-    order = [ui.prompt, ui.negative, ui.steps, ui.guidance, ui.width, ui.height, ui.seed, ui.count]
-    shown = [ui.progress, ui.gallery, ui.note, ui.info, ui.recipes, ui.stop]
-    gr.on(
-        [ui.go.click, ui.prompt.submit, ui.negative.submit], actions.generate, [*order, *ui.state], shown,
-        show_progress="hidden", trigger_mode="once", **PIPELINE,
-    )  # fmt: skip
-    ui.stop.click(actions.interrupt, outputs=[ui.stop], **QUICK)
-    ui.gallery.select(actions.select, [ui.recipes], [ui.info], **QUICK)
-    ui.random.click(None, outputs=ui.seed, js="() => -1", **QUICK)
-    ui.reuse.click(actions.last_seed, [ui.recipes], [ui.seed], **QUICK)
-    restored = [ui.dropped, ui.note, *order[:-1], ui.count, *ui.listed]
-    ui.dropped.upload(actions.restore, [ui.dropped, ui.search], restored, **FOLDER)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL.Image import Image
+
 from ui.recipe import Recipe
 
 
@@ -18,11 +20,21 @@ class AdapterCard:
     about: str
     trigger_words: tuple[str, ...]
     reason: str | None
+    folder: str = ""  # the sub-folder that it is in
+    base: str = ""  # the base model that it was trained on
+    date: str = ""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a user asks for. ``seed`` -1 means a random one; ``weights`` maps adapter ids to blend weights."""
+    """What a user asks for.
+
+    Attributes:
+        seed: of the first picture; -1 draws one.
+        weights: adapter id -> a number, or the text of `lily_diffusion.adapter_weight` for blocks and steps.
+        scheduler: a name of `ui.schedulers`; empty is the base model's own.
+        preview: a small picture of what is there every so many steps; 0 for none.
+    """
 
     prompt: str
     negative_prompt: str = ""
@@ -32,7 +44,9 @@ class Order:
     height: int = 64
     seed: int = -1
     count: int = 1
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float | str] | None = None
+    scheduler: str = ""
+    preview: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What picture number ``picture`` looks like so far, small and rough."""
+
+    picture: int
+    image: Image
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture is done and saved."""
 
     path: Path
     recipe: Recipe
     hidden: bool  # the base model's safety checker blackened it
+    id: str = ""  # its id in the history
 
 
 @dataclass(frozen=True)
@@ -62,4 +85,4 @@ class Finished:
     interrupted: bool
 
 
-Event = Step | Picture | Finished
+Event = Step | Preview | Picture | Finished

@@ -33,6 +33,7 @@ MAX_EDGE = 4096  # pixels
 MAX_SEED = 2**32 - 1
 MAX_WEIGHT = 10.0  # an adapter weight lies in [-MAX_WEIGHT, MAX_WEIGHT]
 MAX_WEIGHT_TEXT = 1000  # characters of a weight that differs by block or step
+MAX_WEIGHT_PARTS = 64  # blocks that one weight names
 MAX_ADAPTERS = 16
 
 _FIELD = re.compile(r'\s*([A-Za-z][\w \-/]{0,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
@@ -57,7 +58,7 @@ class UsedAdapter:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of one picture. Sizes are in pixels; ``seed`` is the picture's own seed."""
+    """All settings of one picture. Sizes are in pixels; ``seed`` is the picture's own; no scheduler: the base's own."""
 
     prompt: str
     negative_prompt: str
@@ -68,6 +69,7 @@ class Recipe:
     seed: int
     base_model: str = ""
     adapters: tuple[UsedAdapter, ...] = ()
+    scheduler: str = ""
 
 
 def clean_text(text: str, length: int) -> str:
@@ -85,6 +87,7 @@ def infotext(recipe: Recipe) -> str:
     """Return the recipe in the field's format: prompt, negative prompt, then one line of ``key: value`` pairs."""
     fields: dict[str, Any] = {
         "Steps": recipe.steps,
+        "Sampler": recipe.scheduler,
         "CFG scale": f"{recipe.guidance_scale:g}",
         "Seed": recipe.seed,
         "Size": f"{recipe.width}x{recipe.height}",
@@ -128,33 +131,41 @@ def from_json(text: str) -> Recipe:
         raise RecipeError("The recipe in this picture is damaged: it is not valid JSON.") from None
     if not isinstance(data, dict) or data.get("version") != RECIPE_VERSION:
         raise RecipeError("The recipe in this picture was written by another version of the page.")
+    return from_values(data)
+
+
+def from_values(data: dict[str, Any]) -> Recipe:
+    """Make a recipe of values by name; every one is checked.
+
+    Raises:
+        RecipeError: a value is missing, of the wrong kind or out of bounds.
+    """
     adapters = data.get("adapters", [])
     if not isinstance(adapters, list) or len(adapters) > MAX_ADAPTERS:
         raise RecipeError(f"The recipe in this picture must list at most {MAX_ADAPTERS} adapters.")
+    more = {"scheduler": "", "base_model": "", **data}
     return Recipe(
         prompt=_text(data, "prompt", MAX_PROMPT),
         negative_prompt=_text(data, "negative_prompt", MAX_PROMPT),
-        base_model=clean_name(_text(data, "base_model", MAX_NAME)),
+        base_model=clean_name(_text(more, "base_model", MAX_NAME)),
         adapters=tuple(_adapter(entry) for entry in adapters),
+        scheduler=clean_name(_text(more, "scheduler", MAX_NAME)),
         **_numbers(data),
     )
 
 
 def from_infotext(text: str) -> Recipe:
-    """Read infotext of this page or of another program. Adapters and the base model are taken from our JSON only.
+    """Read infotext of this page or of another program. The base model is taken from our JSON only.
 
     Raises:
         RecipeError: there is no line of settings, or a value is out of bounds.
     """
-    if len(text) > MAX_TEXT:
-        raise RecipeError(f"The settings in this picture have {len(text)} characters; at most {MAX_TEXT} are read.")
-    *lines, last = clean_text(text, MAX_TEXT).strip().split("\n")
-    fields = {key.strip().lower(): value for key, value in _FIELD.findall(last)}
+    fields = fields_of(text)
+    lines = clean_text(text, MAX_TEXT).strip().split("\n")[:-1]
     if "steps" not in fields or "seed" not in fields:
         raise RecipeError("This picture has text in it, but no settings that can be read.")
     starts = [i for i, line in enumerate(lines) if line.startswith("Negative prompt:")]
     cut = starts[-1] if starts else len(lines)
-    negative = "\n".join(lines[cut:]).removeprefix("Negative prompt:").strip()
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", fields.get("size", "").strip())
     if size is None:
         raise RecipeError("The settings in this picture have no size.")
@@ -168,12 +179,28 @@ def from_infotext(text: str) -> Recipe:
         }
     except ValueError:
         raise RecipeError("The settings in this picture hold something that is not a number.") from None
-    return Recipe(
-        prompt=_text({"prompt": "\n".join(lines[:cut])}, "prompt", MAX_PROMPT),
-        negative_prompt=_text({"prompt": negative}, "prompt", MAX_PROMPT),
-        base_model="",
-        **_numbers(numbers),
+    karras = " Karras" if fields.get("schedule type", "").strip() == "Karras" else ""
+    return from_values(
+        {
+            **numbers,
+            "prompt": "\n".join(lines[:cut]),
+            "negative_prompt": "\n".join(lines[cut:]).removeprefix("Negative prompt:").strip(),
+            "scheduler": (_unquote(fields.get("sampler", "").strip()) + karras)[:MAX_NAME],
+            "adapters": _named_adapters(fields),
+        }
     )
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """The ``key: value`` pairs of infotext's last line, keys in lower case.
+
+    Raises:
+        RecipeError: the text is too long.
+    """
+    if len(text) > MAX_TEXT:
+        raise RecipeError(f"The settings in this picture have {len(text)} characters; at most {MAX_TEXT} are read.")
+    last = clean_text(text, MAX_TEXT).strip().split("\n")[-1]
+    return {key.strip().lower(): value for key, value in _FIELD.findall(last)}
 
 
 def read_png(path: str | Path) -> Recipe:
@@ -203,6 +230,25 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if set(text) & set(',:\n"') else text
 
 
+def _unquote(value: str) -> str:
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value
+    except ValueError:
+        return value
+
+
+def _named_adapters(fields: dict[str, str]) -> list[dict[str, Any]]:
+    """The adapters of our own infotext: their names with the starts of their hashes, then their weights."""
+    found = re.findall(r"(.{0,100}?): ([0-9a-f]{12,64})(?:, |$)", _unquote(fields.get("lily hashes", "")))
+    rest, adapters = _unquote(fields.get("lily weights", "")), []
+    for number, (name, content_hash) in enumerate(found):
+        after = f", {found[number + 1][0]}: " if number + 1 < len(found) else "\0"
+        weight, _, rest = rest.removeprefix(f"{name}: ").partition(after)
+        rest = f"{after[2:]}{rest}"
+        adapters.append({"name": name, "content_hash": content_hash, "weight": weight})
+    return adapters
+
+
 def _text(data: dict[str, Any], key: str, length: int) -> str:
     value = data.get(key)
     if not isinstance(value, str) or len(value) > length:
@@ -228,6 +274,8 @@ def _weight(entry: dict[str, Any]) -> float | str:
         raise
     except ValueError as error:
         raise RecipeError(f"The recipe in this picture has a weight that cannot be read: {error}") from None
+    if len(weight.parts) > MAX_WEIGHT_PARTS:
+        raise RecipeError(f"The recipe in this picture names more than {MAX_WEIGHT_PARTS} blocks in one weight.")
     if any(abs(w) > MAX_WEIGHT for _, frames in weight.parts for _, w in frames.points):
         raise RecipeError(f"The recipe in this picture needs weights from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
     return weight.plain

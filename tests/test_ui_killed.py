@@ -1,0 +1,87 @@
+"""Kill -9 while pictures are made, adapters are added and a blend is exported: what is listed afterwards is whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lily_diffusion import load_lily_weights, unload_lily_weights
+from lily_diffusion.base_model import load_pipeline
+from tests.test_ui_session import save_adapter
+from ui.recipe import read_png
+from ui.session import Session
+
+KILLS = 4
+WORK = """
+import sys, threading, time
+from dataclasses import replace
+from pathlib import Path
+from ui.exporting import Wish, export
+from ui.jobs import Job
+from ui.messages import Order
+from ui.session import Session
+
+root = Path(sys.argv[1])
+session = Session(adapters_dir=root / "adapters", output_dir=root / "out")
+first = next(card.id for card in session.cards() if card.name == "first")
+order = Order("a cat", "", 1, 3.0, 64, 64, -1, 3, {first: 0.5})
+
+def forever(work):
+    while True:
+        work()
+
+def draw():
+    list(session.generate(order))
+
+def add():
+    session.add_adapter(root / "adapters" / "first.safetensors", "added.safetensors")
+    session.presets.save(str(time.monotonic_ns() % 7), session.history and list(session.generate(replace(order, count=1)))[-2].recipe)
+
+def bake():
+    list(Job(session).events(lambda job: export(job, replace(order, steps=1), Wish("baked", "lily", ("a cat",), ()))))
+
+for work in (draw, add, bake):
+    threading.Thread(target=forever, args=(work,), daemon=True).start()
+print("ready", flush=True)
+threading.Event().wait()
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    made = tmp_path_factory.mktemp("killed")
+    (made / "adapters").mkdir()
+    save_adapter(load_pipeline().unet, made / "adapters", "first.safetensors", seed=1)
+    return made
+
+
+def test_what_is_listed_after_a_kill_is_whole(root):
+    rng = random.Random(0)
+    for _ in range(KILLS):
+        command = [sys.executable, "-c", WORK, str(root)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0.5, 2.5))
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    session = Session(adapters_dir=root / "adapters", output_dir=root / "out")
+    cards, pictures = session.cards(), session.history.find()
+    assert len(cards) > 2 and len(pictures) >= KILLS
+    assert [card.reason for card in cards if card.reason] == []
+    for entry in pictures:
+        path = session.history.path(entry.id)
+        Image.open(path).load()
+        assert read_png(path).seed == entry.seed
+    for name in session.presets.names():
+        assert session.presets.load(name).prompt == "a cat"
+    for card in cards:
+        load_lily_weights(session.base.pipe, str(session.adapters.get(card.id).path), card.id)
+    unload_lily_weights(session.base.pipe)
