@@ -226,6 +226,7 @@ def _sound_part(part: LilyPart) -> bool:
     texts = [part.component, part.model_class, part.fingerprint]
     return (
         bool(layers)
+        and part.config.num_B <= 2**16
         and len(set(layers)) == len(layers)
         and all(isinstance(text, str) for text in [*layers, *texts])
         and all(

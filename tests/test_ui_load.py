@@ -1,6 +1,6 @@
 """Many clients at once: every picture is the one that its recipe gives alone, whatever the others do.
 
-    LILY_LOAD_SECONDS=300 python -m pytest tests/test_ui_load.py
+LILY_LOAD_SECONDS=300 python -m pytest tests/test_ui_load.py
 """
 
 from __future__ import annotations

@@ -6,16 +6,19 @@ import argparse
 import ipaddress
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ui import api, export_tab, generate_tab, judge_tab, train_tab, translations
+from ui import api, export_tab, generate_tab, judge_tab, order_form, train_tab, translations
+from ui.asking import order_of
 from ui.guard import Guard
 from ui.keys import CSS as KEYS_CSS
 from ui.keys import KEYS
+from ui.messages import Order
 from ui.session import USER_ERRORS, Session
 from ui.style import CSS, THEME
 from ui.training_runs import Trainings
@@ -36,16 +39,23 @@ def create_demo(session: Session, trainings: Trainings | None = None) -> gr.Bloc
     trainings = trainings or Trainings(session, allowed=False)
     with gr.Blocks(title="Lily", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=False) as demo:
         gr.Markdown("# Lily\nPictures with adapters that share what they learn across layers.", elem_id="title")
+        built: dict[str, Any] = {}
         with gr.Tabs(elem_id="tabs"):
             for name, tab in TABS.items():
                 with gr.Tab(name, id=name.lower(), elem_id=f"{name.lower()}-tab"):
-                    tab.build(session, demo)
+                    built[name] = tab.build(session, demo)
             with gr.Tab("Train", id="train", elem_id="train-tab"):
                 train_tab.build(session, demo, trainings)
+        for name in ("Judge", "Export"):
+            order_form.take_over(session, built[name], built["Generate"].order, partial(_order, session))
         api.build(session, demo)
     translations.translate(demo)
     demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     return demo
+
+
+def _order(session: Session, values: tuple[Any, ...]) -> Order:
+    return order_of(values, session.styles.all())
 
 
 def launch(

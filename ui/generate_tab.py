@@ -21,8 +21,8 @@ PREVIEW_STEPS = 4
 RESCAN_SECONDS = 5
 
 
-def build(session: Session, demo: gr.Blocks) -> None:
-    """Make the tab's components and wire them to the session."""
+def build(session: Session, demo: gr.Blocks) -> SimpleNamespace:
+    """Make the tab's components and wire them to the session; returns them by name."""
     with gr.Row(elem_id="page"):
         with gr.Column(elem_id="ask"):
             ui = _ask(session)
@@ -38,6 +38,7 @@ def build(session: Session, demo: gr.Blocks) -> None:
     ui.made, ui.past, ui.hand, ui.marked = gr.State([]), gr.State([]), gr.State(""), gr.State("")
     ui.timer = gr.Timer(RESCAN_SECONDS)
     generate_wiring.wire(ui, session, demo)
+    return ui
 
 
 def _ask(session: Session) -> SimpleNamespace:

@@ -99,14 +99,16 @@ GERMAN = {
     "A picture for every combination of values, at most 64. Numbers: `0.5, 1`, or `0-1:5` for five from 0 to 1. Words: "
     "the first is replaced in the prompt by each.": "Ein Bild für jede Verbindung von Werten, höchstens 64. Zahlen: "
     "`0.5, 1`, oder `0-1:5` für fünf von 0 bis 1. Wörter: Das erste wird im Prompt durch jedes ersetzt.",
-    "Lily's routers choose, for every input, which experts of the first adapter answer. This draws one picture and shows "
-    "what they chose, layer by layer and step by step.": "Lilys Router wählen für jede Eingabe, welche Experten des "
-    "ersten Adapters antworten. Dies zeichnet ein Bild und zeigt ihre Wahl, Schicht für Schicht, Schritt für Schritt.",
+    "Lily's routers choose, for every input, which experts of the first adapter answer. This draws one picture and "
+    "shows what they chose, layer by layer and step by step.": "Lilys Router wählen für jede Eingabe, welche Experten "
+    "des ersten Adapters antworten. Dies zeichnet ein Bild und zeigt ihre Wahl, Schicht für Schicht, Schritt für "
+    "Schritt.",
     # export
     "A Lily adapter chooses its experts anew for every input. Baking watches what it chooses on your prompts and\n"
     "writes the one fixed update that comes closest: a single file, also for programs that know only LoRA.": "Ein "
-    "Lily-Adapter wählt seine Experten für jede Eingabe neu. Einbacken beobachtet, was er bei deinen Prompts wählt, und "
-    "schreibt die eine feste Änderung, die dem am nächsten kommt: eine Datei, auch für Programme, die nur LoRA kennen.",
+    "Lily-Adapter wählt seine Experten für jede Eingabe neu. Einbacken beobachtet, was er bei deinen Prompts wählt, "
+    "und schreibt die eine feste Änderung, die dem am nächsten kommt: eine Datei, auch für Programme, die nur LoRA "
+    "kennen.",
     "what the adapter is for, with its trigger words": "wofür der Adapter da ist, mit seinen Auslösewörtern",
     "Bake and write": "Einbacken und schreiben",
     "Base model, adapters, baked": "Basismodell, Adapter, eingebacken",

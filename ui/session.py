@@ -66,6 +66,11 @@ class Session:
         """Labels of the base models that can be chosen."""
         return list(self._sources)
 
+    @property
+    def source(self) -> str:
+        """Where the loaded base model came from: a name, a folder or a Hub id."""
+        return self._sources[self.base.label]
+
     def load_base(self, name: str) -> BaseModel:
         """Load another base model by its label, or by a Hub id such as ``owner/name``.
 

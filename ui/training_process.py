@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,13 +19,8 @@ def missing() -> str | None:
     """What stands in the way of training on this machine, in a sentence; None if nothing does."""
     if not SCRIPT.is_file():
         return "The training script is not here: start the page from a checkout of the repository."
-    try:
-        import accelerate  # noqa: F401
-        import psutil  # noqa: F401  # comes with accelerate
-        import yaml  # noqa: F401
-    except ImportError as absent:
-        return f"Training needs {absent.name}: pip install -e '.[train]'."
-    return None
+    absent = [name for name in ("accelerate", "psutil", "yaml") if find_spec(name) is None]
+    return f"Training needs {absent[0]}: pip install -e '.[train]'." if absent else None
 
 
 def start(arguments: Sequence[str], folder: Path) -> tuple[int, float]:

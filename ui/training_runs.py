@@ -191,7 +191,7 @@ class Trainings:
 
     def _source(self) -> str:
         """The loaded base model as the script is to be told: a name, or a folder from its root."""
-        source = self.session._sources[self.session.base.label]
+        source = self.session.source
         return source if source in FOLDERS or not Path(source).exists() else str(Path(source).resolve())
 
     def _check_free(self) -> None:
