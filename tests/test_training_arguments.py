@@ -11,8 +11,8 @@ pytest_plugins = ("tests.training_base",)  # its fixtures: base, pictures, argum
 
 
 def test_defaults_depend_on_the_base(arguments):
-    small = complete(arguments(pretrained_model_name_or_path="embedded", resolution=None, learning_rate=None))
-    large = complete(arguments(resolution=None, learning_rate=None, max_train_steps=None))
+    small = complete(arguments(pretrained_model_name_or_path="embedded", resolution=None, learning_rate=None, rank=32))
+    large = complete(arguments(resolution=None, learning_rate=None, max_train_steps=None, rank=32))
     assert (small.resolution, small.learning_rate, small.validation_guidance_scale) == (None, 1e-3, 3.0)
     assert (large.resolution, large.learning_rate, large.validation_guidance_scale) == (None, 1e-4, None)
     assert large.max_train_steps == 500

@@ -169,7 +169,7 @@ def test_only_what_is_not_a_default_is_written_and_no_token(tmp_path):
     assert written == {
         "pretrained_model_name_or_path": "embedded", "instance_data_dir": "x", "instance_prompt": "größer: no",
         "center_crop": True, "rank": 8, "target_modules": ["to_q", "to_k", "to_v"], "max_train_steps": 500,
-        "mixed_precision": "no", "seed": 7, "learning_rate": 0.001, "max_grad_norm": "inf", "output_dir": "some/where",
+        "mixed_precision": "no", "seed": 7, "learning_rate": 0.002, "max_grad_norm": "inf", "output_dir": "some/where",
         "push_to_hub": True,
     }  # fmt: skip
     again = complete(parse_with_config(build_parser(), ["--config", str(path)]))
