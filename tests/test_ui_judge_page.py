@@ -99,7 +99,7 @@ def wait_for_picture(page, elem_id: str, file: Path) -> None:
 def wait_for_pictures(page, elem_id: str, wanted: set[bytes]) -> None:
     """Wait until the component shows these very files, drawn by the browser."""
     images = page.locator(f"#{elem_id} img")
-    for _ in range(50):
+    for _ in range(200):
         found = [image.get_attribute("src") for image in images.all()]
         if {page.request.get(address).body() for address in found if address} == wanted:
             drawn = "all => all.every(image => image.complete && image.naturalWidth > 0)"

@@ -19,7 +19,7 @@ from tests.test_ui_session import save_adapter
 from ui.recipe import read_png
 from ui.session import Session
 
-KILLS = 4
+KILLS = 3
 WORK = """
 import sys, threading, time
 from dataclasses import replace

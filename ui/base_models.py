@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lily_diffusion.base_model import FOLDERS, load_pipeline
+from lily_diffusion.base_model import FOLDERS, GUIDANCE_SCALE, load_pipeline
 from ui.adapter_folder import without_paths
 from ui.recipe import MAX_EDGE, MAX_GUIDANCE, MAX_STEPS, clean_name
 
@@ -101,7 +101,7 @@ def _defaults(pipe: Any, denoiser: torch.nn.Module, source: str) -> Defaults:
     size_step = max(8, factor * (2 if hasattr(pipe, "transformer") else 1))
     width, height = (max(size_step, int(n) * factor // size_step * size_step) for n in (wide, tall))
     if source in FOLDERS:
-        steps, guidance = 25, 5.0
+        steps, guidance = 25, GUIDANCE_SCALE
     else:
         usual = inspect.signature(pipe.__call__).parameters
         steps, guidance = usual["num_inference_steps"].default, getattr(usual.get("guidance_scale"), "default", 1.0)

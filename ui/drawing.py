@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from lily_diffusion.base_model import CALL_OPTIONS
 from ui import whole_files
 from ui.base_models import BaseModel
 from ui.recipe import Recipe, png_info
@@ -43,6 +44,7 @@ def draw(
         return tensors
 
     wanted = {
+        **CALL_OPTIONS.get(base.label, {}),
         "prompt": recipe.prompt,
         "negative_prompt": recipe.negative_prompt or None,
         "num_inference_steps": recipe.steps,
