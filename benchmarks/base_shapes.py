@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import functools
+import importlib.metadata
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ import torch
 from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from benchmarks.measures import RESULTS, conditions
 from lily_diffusion import LilyConfig, attach, base_model
 from lily_diffusion.sharing import find_projections, select
 
@@ -26,7 +29,18 @@ SIZES = {  # UNets: widths, edge of the latents; transformers: (heads, their wid
     "wide": ((320, 640, 1280, 1280), 32, (24, 128, 1), 16),
     "full": ((320, 640, 1280, 1280), 64, (24, 128, 2), 32),
 }
-SIZE_HELP = "wide and full have the models' own widths, full their own pictures too"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The flags that every measurement of speed has."""
+    add = parser.add_argument
+    add("--size", choices=SIZES, default="full" if CUDA else "small",
+        help="wide and full have the models' own widths, full their own pictures too")  # fmt: skip
+    add("--models", nargs="+", default=[""], metavar="TEXT", help="only those with one of these in their names")
+    add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    add("--rounds", type=int, default=15, help="of steps or calls that are timed; the rivals take turns in each")
+    add("--batch_size", type=int, default=2)
+    add("--results_dir", default=str(RESULTS))
 
 
 class Subject(NamedTuple):
@@ -41,6 +55,22 @@ def subjects(size: str, batch: int) -> list[Subject]:
     """The embedded models, and random ones: a UNet as Stable Diffusion 1.5's, blocks of SDXL, FLUX.1 and FLUX.2."""
     torch.manual_seed(0)
     return [*embedded(batch), *unets(size, batch), *transformers(size, batch)]
+
+
+def chosen(args: argparse.Namespace) -> list[Subject]:
+    """The base models that the flags name."""
+    return [s for s in subjects(args.size, args.batch_size) if any(text in s.name for text in args.models)]
+
+
+def facts() -> dict[str, Any]:
+    """`conditions`, and what speed depends on besides."""
+    on = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    return {**conditions(), "peft": importlib.metadata.version("peft"), "on": on}
+
+
+def results_of(name: str, args: argparse.Namespace) -> str:
+    """Results at the models' own widths have a name of their own."""
+    return f"{name}_wide" if args.size in ("wide", "full") else name
 
 
 def embedded(batch: int) -> list[Subject]:

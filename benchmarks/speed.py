@@ -13,7 +13,7 @@ compute nothing, are left out. `benchmarks/training_speed.py` has the training s
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import functools
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -29,37 +29,31 @@ from tqdm import tqdm
 from benchmarks import base_shapes
 from benchmarks.base_shapes import (
     CONFIG,
-    CUDA,
-    PRECISIONS,
-    SIZE_HELP,
-    SIZES,
     Subject,
+    add_options,
     base_of,
+    chosen,
     equal_rank,
+    facts,
     inputs_of,
+    results_of,
     seconds,
-    subjects,
     twin,
-)  # fmt: skip
-from benchmarks.measures import RESULTS, conditions, write_results
+)
+from benchmarks.measures import write_results
 from lily_diffusion import LilyConfig, attach, fuse_lily, load_lily_weights, save_lily_weights, set_adapters
 from lily_diffusion.sharing import find_projections, select
 from lily_diffusion.state import get_adapters
 
 RIVALS = ("LoRA", "PEFT's Lily", "Lily", "Lily, frozen and fused")
+REPEATS = 3  # of what is attached and loaded; the fastest counts
 VIEWS = {"view", "t", "transpose", "_unsafe_view", "expand", "detach", "alias", "unsqueeze", "slice", "reshape"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--size", choices=SIZES, default="full" if CUDA else "small", help=SIZE_HELP)
-    add("--models", nargs="+", default=[""], metavar="TEXT", help="only those with one of these in their names")
-    add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    add("--compiled", action="store_true", help="compile every model first")
-    add("--rounds", type=int, default=15)
-    add("--batch_size", type=int, default=2)
-    add("--results_dir", default=str(RESULTS))
+    add_options(parser)
+    parser.add_argument("--compiled", action="store_true", help="compile every model first")
     return parser.parse_args(argv)
 
 
@@ -68,10 +62,10 @@ def put(name: str, base: nn.Module, rank: int) -> tuple[nn.Module, Any]:
     model, dtype = twin(base), next(base.parameters()).dtype
     if name == "LoRA":
         base_shapes.lora(model, rank)
-        return model.to(dtype), lambda folder: model.save_lora_adapter(folder)
+        return nn.Module.to(model, dtype), lambda folder: model.save_lora_adapter(folder)
     if name == "PEFT's Lily":
         wrapped = base_shapes.peft_lily(model)
-        wrapped.to(dtype)
+        nn.Module.to(wrapped, dtype)
         return model, wrapped.save_pretrained
     if name == "Lily":
         awake(attach(model, CONFIG).to(dtype))
@@ -164,9 +158,9 @@ def files_and_switches(name: str, base: nn.Module, model: Any, save: Any, rank: 
         save(folder)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
         trained = sum(p.numel() * p.element_size() for p in adapter_parameters(name, model))
-        attaching = seconds(lambda: put(name, base, rank)) - seconds(lambda: twin(base))
-        fresh = twin(base)
-        loading = seconds(lambda: load(name, fresh, folder))
+        copying = min(seconds(lambda: twin(base)) for _ in range(REPEATS))
+        attaching = min(seconds(lambda: put(name, base, rank)) for _ in range(REPEATS)) - copying
+        loading = min(seconds(functools.partial(load, name, twin(base), folder)) for _ in range(REPEATS))
     switch: Callable[[], Any] | None = None
     if name == "Lily":
         switch = lambda: set_adapters(model, ["default"], [0.7])  # noqa: E731
@@ -223,15 +217,12 @@ def page(result: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    chosen = [s for s in subjects(args.size, args.batch_size) if any(text in s.name for text in args.models)]
-    cases = [(subject, precision) for subject in chosen for precision in args.precisions]
+    cases = [(subject, precision) for subject in chosen(args) for precision in args.precisions]
     rows = []
     for subject, precision in tqdm(cases, desc="settings"):
         rows.append(compare(subject, precision, args.rounds, args.compiled))
-    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
-    facts = {**conditions(), "peft": importlib.metadata.version("peft"), "on": device}
-    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts}
-    name = "speed" + ("_compiled" if args.compiled else "") + ("_wide" if args.size in ("wide", "full") else "")
+    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts()}
+    name = results_of("speed_compiled" if args.compiled else "speed", args)
     write_results(name, result, page(result), Path(args.results_dir))
     print(page(result))
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -36,19 +35,20 @@ from benchmarks.base_shapes import (
     CUDA,
     DEVICE,
     PRECISIONS,
-    SIZE_HELP,
-    SIZES,
     Subject,
+    add_options,
     base_of,
+    chosen,
     equal_rank,
+    facts,
     inputs_of,
     lily,
     lora,
+    results_of,
     seconds,
-    subjects,
     twin,
-)  # fmt: skip
-from benchmarks.measures import RESULTS, conditions, write_results
+)
+from benchmarks.measures import write_results
 
 
 class Rival(NamedTuple):
@@ -61,17 +61,7 @@ class Rival(NamedTuple):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--size",
-        choices=SIZES,
-        default="full" if CUDA else "small",
-        help=SIZE_HELP,
-    )
-    parser.add_argument("--models", nargs="+", default=[""], metavar="TEXT", help="only those with one in their names")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--rounds", type=int, default=15, help="pairs of steps that are timed")
-    parser.add_argument("--batch_size", type=int, default=2)
-    parser.add_argument("--results_dir", default=str(RESULTS))
+    add_options(parser)
     return parser.parse_args(argv)
 
 
@@ -179,20 +169,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cases = [
         (subject, precision, checkpointing)
-        for subject in subjects(args.size, args.batch_size)
+        for subject in chosen(args)
         for precision in args.precisions
         for checkpointing in (False, True)
-        if any(text in subject.name for text in args.models)
     ]
     rows = [
         compare(subject, precision, checkpointing, args.rounds)
         for subject, precision, checkpointing in tqdm(cases, desc="settings")
     ]
-    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
-    facts = {**conditions(), "peft": importlib.metadata.version("peft"), "on": device}
-    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts}
-    name = "training_speed" + ("_wide" if args.size in ("wide", "full") else "")
-    write_results(name, result, page(result), Path(args.results_dir))
+    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts()}
+    write_results(results_of("training_speed", args), result, page(result), Path(args.results_dir))
     print(page(result))
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import render, speed, training_speed
+from benchmarks import base_shapes, render, speed, training_speed
 from benchmarks.fidelity import __main__ as fidelity
 from benchmarks.fidelity import ablations, report, scores
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
@@ -42,7 +42,7 @@ def test_speed_measures_every_rival(tmp_path):
 
 
 def test_training_speed_measures_both(tmp_path):
-    case = next(s for s in training_speed.subjects("tiny", 2) if "FLUX.1" in s.name)
+    case = next(s for s in base_shapes.subjects("tiny", 2) if "FLUX.1" in s.name)
     row = training_speed.compare(case, "fp32", False, rounds=1)
     ours, theirs = row["parameters"]
     assert 0.9 < ours / theirs < 1.1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,16 @@ from PIL import Image
 
 from lily_diffusion import read_lily_header
 from lily_diffusion.base_model import load_pipeline
+from tests.browser import browser  # noqa: F401
 from tests.test_ui_judge import save_static
-from tests.test_ui_page import BROWSERS, FLAGS
 from tests.test_ui_session import save_adapter
 from ui import app, xyz
 from ui.recipe import read_png
 from ui.session import Session
 
 HOSTILE = "<img src=x onerror=alert(1)> *b*"
+
+# ruff: noqa: F811
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +30,6 @@ def session(tmp_path_factory) -> Session:
     save_adapter(unet, folder, f"{HOSTILE}.safetensors", seed=2)
     save_static(unet, folder, "still.safetensors")
     return Session(adapters_dir=folder, output_dir=tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.fail(f"The page is tested in a real browser, and none of {', '.join(BROWSERS)} is installed.")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from lily_diffusion.base_model import load_pipeline
+from tests.browser import browser  # noqa: F401
 from tests.test_ui_keep_foreign import A1111, png
-from tests.test_ui_page import address, browser, card, generate, page, pictures, row, saved, use, wait_for  # noqa: F401
+from tests.test_ui_page import address, card, generate, page, pictures, row, saved, use, wait_for  # noqa: F401
 from tests.test_ui_session import save_adapter
 from ui.recipe import read_png
 from ui.session import Session

@@ -21,12 +21,12 @@ from ui.session import Session
 
 KILLS = 3
 WORK = """
-import sys, threading, time
+import sys, threading
 from dataclasses import replace
 from pathlib import Path
 from ui.exporting import Wish, export
 from ui.jobs import Job
-from ui.messages import Order
+from ui.messages import Order, Picture
 from ui.session import Session
 
 root = Path(sys.argv[1])
@@ -43,7 +43,8 @@ def draw():
 
 def add():
     session.add_adapter(root / "adapters" / "first.safetensors", "added.safetensors")
-    session.presets.save(str(time.monotonic_ns() % 7), session.history and list(session.generate(replace(order, count=1)))[-2].recipe)
+    made = [event for event in session.generate(replace(order, count=1)) if isinstance(event, Picture)]
+    session.presets.save("kept", made[0].recipe)
 
 def bake():
     list(Job(session).events(lambda job: export(job, replace(order, steps=1), Wish("baked", "lily", ("a cat",), ()))))
@@ -52,7 +53,7 @@ for work in (draw, add, bake):
     threading.Thread(target=forever, args=(work,), daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
-"""  # noqa: E501
+"""
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from lily_diffusion.base_model import load_pipeline
+from tests.browser import browser  # noqa: F401
 from tests.test_ui_session import save_adapter
 from ui import app
 from ui.recipe import read_png
 from ui.session import Session
 
 HOSTILE = "<img src=x onerror=alert(1)> *b*"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+# ruff: noqa: F811
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +35,6 @@ def address(session):
     demo = app.create_demo(session)
     yield app.launch(demo)
     demo.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.fail(f"The page is tested in a real browser, and none of {', '.join(BROWSERS)} is installed.")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -3,20 +3,17 @@ to the list of adapters."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.browser import browser  # noqa: F401
 from ui import app
 from ui.german import GERMAN
 from ui.session import Session
 from ui.training_runs import Trainings
 from ui.translations import fixed_texts
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 ROBOT = sorted((Path(__file__).parents[1] / "examples" / "subjects" / "robot").iterdir())
 TABS = ("Generate", "Judge", "Export", "Train")
 NAMELESS = """() => [...document.querySelectorAll("button, input, textarea, select, [role=slider], [role=combobox]")]
@@ -24,6 +21,8 @@ NAMELESS = """() => [...document.querySelectorAll("button, input, textarea, sele
   .filter((e) => !(e.labels?.length || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.title
                    || e.closest("label")?.innerText.trim() || (e.tagName == "BUTTON" && e.innerText.trim())))
   .map((e) => e.outerHTML.slice(0, 200))"""
+
+# ruff: noqa: F811
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +35,6 @@ def address(session):
     demo = app.create_demo(session, Trainings(session, pictures=ROBOT[0].parents[1]))
     yield app.launch(demo)
     demo.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.fail(f"The page is tested in a real browser, and none of {', '.join(BROWSERS)} is installed.")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture

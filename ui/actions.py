@@ -21,8 +21,6 @@ from ui.thumbnails import address
 
 SMALL_EDGE = 128  # pixels up to which a picture is enlarged without smoothing
 
-__all__ = ["Actions", "user_errors"]
-
 
 class Actions:
     """Every error that a user can cause becomes a message; others name only their kind."""

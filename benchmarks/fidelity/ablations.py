@@ -28,7 +28,8 @@ from benchmarks.fidelity.__main__ import TUNED_ON
 from benchmarks.fidelity.learning import family_of, fresh, learn, lesson, named
 from benchmarks.fidelity.methods import BUDGETS, METHODS, RANKS, Learner, Method, denoiser, lily, size_for
 from benchmarks.fidelity.scores import unrelated_prompts
-from benchmarks.measures import RESULTS, conditions, write_json, write_results
+from benchmarks.measures import RESULTS, conditions, results_name, write_json, write_results
+from benchmarks.subjects import base_hash
 from lily_diffusion import base_model
 from lily_diffusion.base_model.pictures import COLOURS, HELD_OUT, draw, load_emoji, random_scene
 from lily_diffusion.state import one_adapter
@@ -172,7 +173,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def cell(args: argparse.Namespace, family: Family, judge: Judge, variant: str, rate: float, subject: str) -> Values:
     """One run, kept for the next time."""
-    file = Path(args.work_dir) / args.model / f"{variant}_{args.budget}_{subject}_{rate:g}_{args.max_train_steps}.json"
+    folder = Path(args.work_dir) / base_hash(args.model)
+    file = folder / f"{variant}_{args.budget}_{subject}_{rate:g}_{args.max_train_steps}.json"
     if file.exists():
         return json.loads(file.read_text())
     torch.manual_seed(0)
@@ -194,8 +196,7 @@ def report(args: argparse.Namespace, runs: dict[tuple[str, float], list[Values]]
         rows.append({"variant": variant, "rate": rate, **means, **{k: values[0][k] for k in ("size", "parameters")}})
     result = {"rows": rows, "settings": {"budget": args.budget, "steps": args.max_train_steps, "model": args.model,
               "subjects": args.subjects}, "conditions": conditions()}  # fmt: skip
-    name = "ablations" if args.model == "embedded" else "ablations_embedded_dit"
-    write_results(name, result, page(result), Path(args.results_dir))
+    write_results(results_name("ablations", args.model), result, page(result), Path(args.results_dir))
     print(page(result))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.fidelity.methods import BUDGETS, METHODS
 from benchmarks.measures import conditions, results_name, write_results
+from benchmarks.subjects import base_hash
 
 SCORES = ("similarity", "styled_similarity", "style", "colour", "diversity", "drift", "training_seconds")
 RESAMPLES = 10_000
@@ -41,12 +42,13 @@ def write(folder: Path, args: argparse.Namespace) -> None:
 
 
 def collected(folder: Path, args: argparse.Namespace) -> dict[tuple[str, str], Runs]:
-    """The runs of each method and budget at the rate that most of them have."""
+    """The runs of each method and budget on this base, at the rate that most of them have."""
+    wanted = {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": base_hash(args.model)}
     by_rate: dict[tuple[str, str], dict[float, Runs]] = defaultdict(lambda: defaultdict(list))
     for file in sorted(folder.glob("*/*.json")):
         run = json.loads(file.read_text())
         settings = run["settings"]
-        if (settings["steps"], settings["batch"]) != (args.max_train_steps, args.train_batch_size):
+        if settings != wanted:
             continue
         if run["method"] in METHODS and run["subject"] in args.subjects and run["seed"] in args.seeds:
             by_rate[run["method"], run["budget"]][run["rate"]].append(run)

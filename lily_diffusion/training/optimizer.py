@@ -67,8 +67,8 @@ def _check_schedule_free(args: argparse.Namespace) -> None:
 def default_learning_rate(args: argparse.Namespace, embedded: bool) -> float:
     """The rate where none is given; `embedded`: for the base models that ship here, which are small.
 
-    It falls with the root of the rank, as the best rates of benchmarks/learning_rates.py do. Prodigy's is a multiplier.
-    Lion's steps have the size of the rate in every entry, so it takes a tenth of AdamW's, as
+    It falls with the root of the rank, as the rates at which benchmarks/learning_rates.py learns equally well do.
+    Prodigy's is a multiplier. Lion's steps have the size of the rate in every entry, so it takes a tenth of AdamW's, as
     its paper advises (Chen et al. 2023, section 5).
     """
     at_32 = 1e-3 if embedded else 1e-4
