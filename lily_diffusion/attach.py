@@ -147,6 +147,8 @@ def _hook_replaced(model: nn.Module, state: LilyState) -> None:
 
 def _update_outside(state: LilyState, layer: str, linear: nn.Module, args: tuple, y: torch.Tensor) -> torch.Tensor:
     """For a projection that the model calls outside its processor, or that has none, as in text encoders."""
+    if len(linear._forward_hooks) > 1:
+        y = y.clone()  # another hook may have kept what the layer answered
     return state.update(layer, args[0], y)
 
 

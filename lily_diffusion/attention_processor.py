@@ -67,6 +67,8 @@ class ProjectionView:
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y = self._linear(x, *args, **kwargs)
+        if getattr(self._linear, "_forward_hooks", None):
+            y = y.clone()  # a hook may have kept what the layer answered
         if self._widths is None:
             return self._update(self._layers[0], x, y)
         parts = y.split(self._widths, dim=-1)

@@ -32,12 +32,12 @@ def route(h: torch.Tensor, router: torch.Tensor, routing: str) -> torch.Tensor:
     """
     if routing == "static":
         return router.softmax(-1)
-    p = F.linear(h, router).softmax(-1)  # (batch, tokens, num_B)
+    p = (router @ h.flatten(0, -2).T).softmax(0)  # (num_B, all tokens): as columns, several times faster than as rows
     if routing == "token":
-        return p
+        return p.T.view(*h.shape[:-1], -1)
     if routing == "batch" or h.ndim == 2:
-        return p.flatten(0, -2).mean(0)
-    return p.flatten(1, -2).mean(1)
+        return p.mean(-1)
+    return p.view(len(p), len(h), -1).mean(-1).T
 
 
 def mix(p: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -85,6 +85,7 @@ def add(
     The large products are in x's dtype, or in autocast's, which keeps the cast A; routing and mixing are in B's dtype,
     on r and num_B numbers a token. Where the experts are mixed before they meet the tokens, the scaling and the sum
     with y are part of that last product, so that neither the update nor anything else as large is kept for backward.
+    Where no gradient is recorded, the sum takes the place of y: the memory of a new one costs as much as the product.
     """
     kind = x.device.type
     autocast = torch.is_autocast_enabled(kind)
@@ -96,6 +97,7 @@ def add(
         if isinstance(scaling, torch.Tensor):
             p, scaling = p * scaling, 1.0
         h, mixed = h.to(y.dtype), mix(p, B).to(y.dtype)  # (r, out) or (batch, r, out)
-        if mixed.ndim == 2:
-            return torch.addmm(y.flatten(0, -2), h.flatten(0, -2), mixed, alpha=scaling).view(y.shape)
-        return torch.baddbmm(y.flatten(1, -2), h.flatten(1, -2), mixed, alpha=scaling).view(y.shape)
+        first, product = (0, "addmm") if mixed.ndim == 2 else (1, "baddbmm")
+        if not torch.is_grad_enabled():
+            product += "_"  # in place
+        return getattr(y.flatten(first, -2), product)(h.flatten(first, -2), mixed, alpha=scaling).view(y.shape)

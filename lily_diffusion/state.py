@@ -80,7 +80,10 @@ class LilyState:
         self.clock = None
 
     def update(self, layer: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Add to y (..., out) the weighted sum of all active adapters' updates for x (..., in)."""
+        """Add to y (..., out) the weighted sum of all active adapters' updates for x (..., in).
+
+        Where no gradient is recorded, y itself may be overwritten.
+        """
         if self.enabled:
             for name in self.weights:
                 factor = self._factor(name, layer)

@@ -8,6 +8,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from lily_diffusion import LilyAttnProcessor, LilyConfig, attach, detach, set_adapters
+from lily_diffusion.sharing import find_projections
 from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, inputs, run
@@ -110,6 +111,18 @@ def test_attention_slicing_and_fused_projections(unet):
     torch.testing.assert_close(run(unet), adapted, rtol=1e-4, atol=1e-5)
     unet.unfuse_qkv_projections()
     torch.testing.assert_close(run(unet), adapted, rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_on_a_projection_keep_what_the_layer_itself_answered(unet):
+    plain, kept = [], []
+    projection = unet.get_submodule(find_projections(unet)[0].name)
+    hook = projection.register_forward_hook(lambda module, args, y: plain.append(y))
+    run(unet)
+    hook.remove()
+    awaken(attach(unet, CONFIG))
+    projection.register_forward_hook(lambda module, args, y: kept.append(y))
+    run(unet)
+    assert torch.equal(kept[0], plain[0])
 
 
 def test_fused_before_attach(unet):

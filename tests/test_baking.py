@@ -12,6 +12,7 @@ from lily_diffusion import (
     base_model,
     detach,
     fuse_lily,
+    functional,
     get_adapter_weights,
     set_adapters,
     unload_lily_weights,
@@ -39,11 +40,12 @@ def watched(unet, adapter):
     """Statistics of two calls, and each layer's own inputs and updates."""
     asked = {}
 
-    def keep(adapter, arguments, y):
-        layer, x, base, scaling = arguments
-        asked.setdefault(layer, []).append((x.flatten(0, -2), (y - base).flatten(0, -2) / scaling))
+    def keep(adapter, arguments):
+        layer, x, *_ = arguments
+        update = functional.delta(x, *adapter.tensors(layer), 1.0, adapter.config.routing)
+        asked.setdefault(layer, []).append((x.flatten(0, -2), update.flatten(0, -2)))
 
-    hook = adapter.register_forward_hook(keep)
+    hook = adapter.register_forward_pre_hook(keep)
     with calibrate(adapter) as statistics, torch.no_grad():
         for seed in (1, 2):
             unet(**inputs(unet, batch=3, seed=seed))

@@ -115,6 +115,17 @@ def test_add_with_half_precision_beside_float32_weights(routing):
         assert (ours - theirs).norm() < limit * theirs.norm()
 
 
+@pytest.mark.parametrize("middle", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("routing", functional.ROUTINGS)
+def test_add_gives_the_same_bits_in_place(routing, middle):
+    y, *given = tensors(routing, torch.float32, middle)
+    before = y.detach().clone()
+    recorded = functional.add(y, *given, 1.7, routing)
+    assert torch.equal(y, before)
+    with torch.no_grad():
+        assert torch.equal(functional.add(y, *given, 1.7, routing), recorded)
+
+
 @pytest.mark.parametrize("routing", functional.ROUTINGS)
 def test_add_changes_no_bit_where_the_experts_are_zero(routing):
     y, x, A, B, router = tensors(routing, torch.float32)
@@ -125,9 +136,9 @@ def test_add_takes_few_operators_and_keeps_little():
     y, x, A, B, router = tensors("sample", torch.float32)
     with torch.no_grad(), torch.profiler.profile() as record:
         functional.add(y, x, A, B, router, 2.0, "sample")
-    compute = {"aten::mm", "aten::_softmax", "aten::mean", "aten::baddbmm", "aten::mul", "aten::add", "aten::bmm"}
+    compute = {"aten::mm", "aten::_softmax", "aten::mean", "aten::baddbmm_", "aten::mul", "aten::add", "aten::bmm"}
     assert sorted(e.name for e in record.events() if e.name in compute) == [
-        "aten::_softmax", "aten::baddbmm", "aten::mean", "aten::mm", "aten::mm", "aten::mm",
+        "aten::_softmax", "aten::baddbmm_", "aten::mean", "aten::mm", "aten::mm", "aten::mm",
     ]  # fmt: skip
 
     def kept(function) -> int:
