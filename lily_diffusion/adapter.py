@@ -37,6 +37,7 @@ class LilyAdapter(nn.Module):
         self.lily_router = nn.ModuleList(nn.ParameterList(torch.empty(router_shape) for _ in g.layers) for g in groups)
         self.number = {layer: i for i, layer in enumerate(layer for g in groups for layer in g.layers)}
         self._place = {layer: (i, g.A_of_layer[n], n) for i, g in enumerate(groups) for n, layer in enumerate(g.layers)}
+        self._keys = {layer: tuple(map(str, place)) for layer, place in self._place.items()}
         self.recorder: Any = None  # inspection.record_routing hangs itself here
         self.reset_parameters()
 
@@ -57,10 +58,14 @@ class LilyAdapter(nn.Module):
 
     def tensors(self, layer: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A (r, in), B (num_B, r, out) and the router (num_B, r), or logits (num_B,), of one layer."""
-        i, a, n = self._place[layer]
-        As: Any = self.lily_A[i]
-        routers: Any = self.lily_router[i]
-        return As[a], self.lily_B[i], routers[n]
+        i, a, n = self._keys[layer]
+        tables: Any = self._modules  # asked at every layer of every step: module lists would take longer than the math
+        As, Bs, routers = tables["lily_A"]._modules[i], tables["lily_B"], tables["lily_router"]._modules[i]
+        return As._parameters[a], Bs._parameters[i], routers._parameters[n]
+
+    def place(self, layer: str) -> tuple[int, int]:
+        """The group of one layer, and which of its As the layer reads."""
+        return self._place[layer][:2]
 
     def forward(
         self, layer: str, x: torch.Tensor, y: torch.Tensor | None = None, scaling: float | torch.Tensor | None = None

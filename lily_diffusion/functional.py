@@ -32,12 +32,12 @@ def route(h: torch.Tensor, router: torch.Tensor, routing: str) -> torch.Tensor:
     """
     if routing == "static":
         return router.softmax(-1)
-    p = (router @ h.flatten(0, -2).T).softmax(0)  # (num_B, all tokens): as columns, several times faster than as rows
+    p = (router @ h.flatten(0, -2).t()).softmax(0)  # (num_B, all tokens): as columns, several times faster than as rows
     if routing == "token":
-        return p.T.view(*h.shape[:-1], -1)
+        return p.t().view(*h.shape[:-1], -1)
     if routing == "batch" or h.ndim == 2:
         return p.mean(-1)
-    return p.view(len(p), len(h), -1).mean(-1).T
+    return p.view(len(p), len(h), -1).mean(-1).t()
 
 
 def mix(p: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
