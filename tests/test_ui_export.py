@@ -178,6 +178,14 @@ def test_what_was_left_over_is_swept_and_what_is_being_written_stays(session):
     assert not old.exists() and new.exists()
 
 
+def test_a_dit_makes_the_same_picture_again_where_its_scheduler_draws_noise_too(dit):
+    for kind in ("sum", "ties"):
+        wanted = {"scheduler": "Euler a", "blend": kind, "negative_prompt": "fog", "steps": 3}
+        first = drawn(dit, **wanted).tobytes()
+        dit._merges.forget()
+        assert drawn(dit, **wanted).tobytes() == first != drawn(dit, **wanted, seed=8).tobytes()
+
+
 def test_a_dit_is_judged_and_baked_too(dit):
     (seen,) = told(dit, lambda job: compare.compare(job, order(dit)))
     assert seen.distance > 0.01

@@ -36,7 +36,7 @@ def form(session) -> order_form.OrderForm:
 
 
 def values(prompt="a cat", steps=2, size=64, seed=3, adapters=("", "", "", ""), weights=("1", "1", "1", "1")) -> tuple:
-    return (prompt, "", steps, 5.0, size, size, seed, "", *adapters, *weights)
+    return (prompt, "", steps, 5.0, size, size, seed, "", "sum", *adapters, *weights)
 
 
 def test_what_is_chosen_becomes_an_order():
@@ -88,7 +88,7 @@ def test_weights_that_are_no_weights_are_refused(session, weight):
 
 def test_a_saved_picture_fills_the_form(session, form):
     robot = id_of(session, "robot1")
-    wanted = Order("a dog", "blue", 1, 3.0, 64, 64, 11, 1, {robot: "0.5,mid=0"}, "Euler")
+    wanted = Order("a dog", "blue", 1, 3.0, 64, 64, 11, 1, {robot: "0.5,mid=0"}, "Euler", blend="ties")
     (picture,) = [event for event in session.generate(wanted) if isinstance(event, Picture)]
     filled = order_form.Lists(session).restore(str(picture.path))
     assert len(filled) == 1 + len(form.inputs) and filled[0] is None

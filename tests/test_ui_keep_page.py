@@ -72,9 +72,11 @@ def test_a_preset_brings_back_adapters_shapes_and_scheduler(page, session):
 def test_pictures_are_compared_deleted_and_sent_back(page, session):
     before = saved(session)
     page.fill("#prompt textarea", "a fox")
+    choose(page, page.locator("#blend"), "svd")
     generate(page, steps=2, count=2, seed=70)
     wait_for(page, "Done: 2 pictures")
     page.fill("#prompt textarea", "something else")
+    choose(page, page.locator("#blend"), "sum")
     page.get_by_text("History", exact=True).click()
     past = page.locator("#past button.thumbnail-item, #past .grid-container button")
     past.nth(1 + len(before)).wait_for()
@@ -87,7 +89,7 @@ def test_pictures_are_compared_deleted_and_sent_back(page, session):
     page.locator("#both").wait_for(state="hidden")
     page.click("#send-back")
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a fox'")
-    assert (value(page, "#seed"), value(page, "#steps")) == ("71", "2")
+    assert (value(page, "#seed"), value(page, "#steps"), value(page, "#blend")) == ("71", "2", "svd")
     page.click("#delete")
     page.locator("#tools").wait_for(state="hidden")
     assert [read_png(path).seed for path in saved(session)[len(before) :]] == [70]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -97,11 +98,20 @@ def test_infotext_of_another_program_is_read(tmp_path):
         ({"adapters": [{"name": "a", "content_hash": HASH, "weight": 1}] * 50}, "adapters"),
         ({"adapters": "all"}, "adapters"),
         ({"adapters": ["all"]}, "adapter"),
+        ({"blend": "magic"}, "one of these blends: sum, cat"),
+        ({"blend": ["sum"]}, "blends"),
     ],
 )
 def test_values_out_of_bounds_are_refused(change, word):
     with pytest.raises(RecipeError, match=word):
         from_json(json.dumps({**json.loads(to_json(PLAIN)), **change}))
+
+
+def test_a_blend_is_written_where_it_is_no_sum(tmp_path):
+    assert "blend" not in to_json(PLAIN) + infotext(PLAIN) and from_json(to_json(PLAIN)).blend == "sum"
+    merged = replace(PLAIN, blend="dare_ties")
+    Image.new("RGB", (8, 8)).save(tmp_path / "merged.png", pnginfo=png_info(merged))
+    assert read_png(tmp_path / "merged.png") == merged and from_infotext(infotext(merged)).blend == "dare_ties"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", "[" * 5000, "x" * (MAX_TEXT + 1)])

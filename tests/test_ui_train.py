@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lily_diffusion.training.checkpoints import read_progress
 from ui import training_process, training_runs
 from ui.loss_chart import loss_chart
 from ui.session import Session, SessionError
@@ -39,11 +40,11 @@ def draft(trainings):
     return trainings.drafts.make(sorted((SUBJECTS / "robot").iterdir()))
 
 
-def until(trainings: Trainings, run_id: str, done, seconds: float = 120):
+def until(trainings: Trainings, run_id: str, done, seconds: float = 120, pause: float = 0.2):
     end = time.monotonic() + seconds
     while not done(status := trainings.status(run_id)):
         assert time.monotonic() < end, status
-        time.sleep(0.2)
+        time.sleep(pause)
     return status
 
 
@@ -150,6 +151,30 @@ def test_a_killed_start_says_so_and_leaves_the_way_free(trainings, draft):
     assert failed.state == training_runs.FAILED and failed.step == 0 and failed.adapter == ""
     with pytest.raises(SessionError, match="saved nothing"):
         trainings.keep(run_id)
+
+
+def test_a_killed_training_is_listed_and_goes_on_from_its_checkpoint(session, trainings, draft, monkeypatch):
+    arguments, title = trainings._arguments(replace(WISH, steps=14, rank=2))
+    quick = ["--checkpointing_steps=2", "--num_validation_images=1", "--validation_steps=14",
+             "--validation_inference_steps=2", "--train_batch_size=1"]  # fmt: skip
+    monkeypatch.setattr(trainings, "_arguments", lambda wish: ((*arguments, *quick), title))
+    run_id = trainings.start(replace(WISH, steps=14), draft, ["a sks robot"] * 5)
+    result = trainings.root / run_id / "result"
+    until(trainings, run_id, lambda s: (result / "checkpoint-2").is_dir(), pause=0.01)
+    pid = json.loads((trainings.root / run_id / "run.json").read_text())["pid"]
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+    training_process._children.clear()  # as in a page that was started anew
+    again = Trainings(session)
+    killed = again.status(run_id)
+    assert again.runs()[run_id] == "sks robot, stopped" and killed.state == STOPPED
+    assert 2 <= killed.step < 14 and killed.adapter == ""
+    again.resume(run_id)
+    finished = until(again, run_id, lambda s: s.state != RUNNING)
+    assert finished.state == FINISHED and [row[0] for row in finished.curve] == [*range(1, 15)]
+    assert finished.adapter in {card.name for card in session.cards(rescan=True) if card.reason is None}
+    assert read_progress(result / "checkpoint-14").samples_seen == 14 and not [*result.glob(".checkpoint-*")]
 
 
 BAD = [

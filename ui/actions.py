@@ -13,7 +13,7 @@ import gradio as gr
 
 from ui import schedulers
 from ui.asking import OWN_SCHEDULER, next_seed, order_of, user_errors
-from ui.messages import Finished, Order, Picture, Preview, Step
+from ui.messages import Finished, Order, Picture, Preview, Step, Watching
 from ui.recipe import infotext
 from ui.session import Session
 from ui.style import plain, progress_bar
@@ -75,6 +75,8 @@ class Actions:
             for event in run:
                 if isinstance(event, Step):
                     yield {ui.progress: pace.bar(event)}
+                elif isinstance(event, Watching):
+                    yield {ui.progress: progress_bar(0, _watching(event))}
                 elif isinstance(event, Preview):
                     yield {ui.preview: _small(event, bool(made))}
                 elif isinstance(event, Picture):
@@ -140,6 +142,10 @@ class _Pace:
             left = (now - began) / (done - first) * (total - done)
             text += f" · {_spoken(left)} left" if left >= 1 else ""
         return progress_bar(done / total, text)
+
+
+def _watching(event: Watching) -> str:
+    return f"Watching the routers of '{event.adapter}' · step {event.step} of {event.steps}"
 
 
 def _spoken(seconds: float) -> str:

@@ -55,11 +55,13 @@ def build(session: Session, demo: gr.Blocks) -> None:
         weights: dict | None = None,
         scheduler: str = "",
         job: str = "",
+        blend: str = "sum",
     ) -> Iterator[tuple[list, dict]]:
         """Make pictures: the files so far, and how far it is; the last answer has all and their recipes.
 
         weights: adapter id -> a number, or the text of lily_diffusion.adapter_weight. Numbers that are left out are
         the base model's own; seed -1 draws one. job: any word, by which v1_interrupt finds this run.
+        blend: how the adapters are combined, "sum" or one of the merges that the page offers.
         """
         fits = session.base.defaults
         numbers = {"steps": steps, "guidance_scale": guidance_scale, "width": width, "height": height}
@@ -67,9 +69,9 @@ def build(session: Session, demo: gr.Blocks) -> None:
             name: getattr(fits, name) if number is None else number for name, number in numbers.items()
         }
         with user_errors():
-            _check_kinds(prompt, negative_prompt, scheduler, weights, {**given, "seed": seed, "count": count})
+            _check_kinds(prompt, negative_prompt, scheduler, blend, weights, {**given, "seed": seed, "count": count})
             order = Order(prompt, negative_prompt, **given, seed=seed, count=count, weights=weights or {},
-                          scheduler=scheduler)  # fmt: skip
+                          scheduler=scheduler, blend=blend)  # fmt: skip
             yield from _pictures(session, order, _owner(job), demo)
 
     def v1_interrupt(job: str = "") -> dict:
@@ -113,7 +115,7 @@ def _check_kinds(*values: Any) -> None:
     """Raises SessionError for what is no text, no number or no small mapping; the session checks the rest."""
     *texts, weights, numbers = values
     if not all(isinstance(text, str) for text in texts):
-        raise SessionError("prompt, negative_prompt and scheduler must be texts.")
+        raise SessionError("prompt, negative_prompt, scheduler and blend must be texts.")
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise SessionError(f"{name} must be a number.")

@@ -13,7 +13,7 @@ import gradio as gr
 from ui import adapter_rows
 from ui.adapter_rows import MAX_ROWS, Choice
 from ui.messages import Order
-from ui.recipe import MAX_SEED
+from ui.recipe import MAX_SEED, SUM
 from ui.session import USER_ERRORS
 from ui.stored import Style
 from ui.style import error
@@ -21,7 +21,7 @@ from ui.style import error
 NEW, FIXED, COUNT_UP = "Random", "Fixed", "Count up"
 SEED_MODES = (NEW, FIXED, COUNT_UP)
 OWN_SCHEDULER = "Its own"
-NUM_SETTINGS = 12  # components of `order_of` before the styles and the rows
+NUM_SETTINGS = 13  # components of `order_of` before the styles and the rows
 
 
 @contextmanager
@@ -42,11 +42,13 @@ def order_of(values: Sequence[Any], styles: Mapping[str, Style]) -> Order:
     """Return the order that the components say.
 
     Args:
-        values: prompt, negative prompt, steps, guidance, width, height, count, scheduler, seed, way with seeds, preview
-            on, preview steps; names of styles; and the rows' ids, ticks, weights and texts.
+        values: prompt, negative prompt, steps, guidance, width, height, count, scheduler, seed, way with seeds, blend,
+            preview on, preview steps; names of styles; and the rows' ids, ticks, weights and texts.
         styles: the styles that there are.
     """
-    prompt, negative, steps, guidance, width, height, count, scheduler, seed, mode, on, every = values[:NUM_SETTINGS]
+    (
+        prompt, negative, steps, guidance, width, height, count, scheduler, seed, mode, blend, on, every
+    ) = values[:NUM_SETTINGS]  # fmt: skip
     prompt, negative = str(prompt or ""), str(negative or "")
     for name in values[NUM_SETTINGS] or ():
         if name in styles:
@@ -58,6 +60,7 @@ def order_of(values: Sequence[Any], styles: Mapping[str, Style]) -> Order:
         weights=adapter_rows.weights_of(chosen_of(values[NUM_SETTINGS + 1 :])),
         scheduler="" if scheduler in (None, OWN_SCHEDULER) else str(scheduler),
         preview=every if on else 0,
+        blend=str(blend or SUM),
     )  # fmt: skip
 
 

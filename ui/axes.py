@@ -17,6 +17,7 @@ from lily_diffusion.adapter_weight import parse
 from ui import blocks, schedulers
 from ui.messages import Order
 from ui.orders import SessionError
+from ui.recipe import BLENDS
 from ui.session import Session
 
 ADAPTERS = 4  # that an axis can name
@@ -148,6 +149,14 @@ def _of_schedulers(session: Session, order: Order, text: str) -> list[Value]:
     return [Value(name, partial(replace, scheduler=name)) for name in wanted]
 
 
+def _of_blends(session: Session, order: Order, text: str) -> list[Value]:
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    wanted = list(BLENDS) if wanted == ["all"] else wanted
+    if odd := [kind for kind in wanted if kind not in BLENDS]:
+        raise SessionError(f"There is no blend '{odd[0][:40]}'; there is {', '.join(BLENDS)}.")
+    return [Value(kind, partial(replace, blend=kind)) for kind in wanted]
+
+
 def _adapter(order: Order, number: int) -> str:
     ids = list(order.weights or {})
     if number >= len(ids):
@@ -202,6 +211,7 @@ def _kinds() -> dict[str, Kind]:
         "Steps": Kind("10-30:3", 0, partial(_of_field, "steps", True)),
         "Guidance": Kind("1, 3, 5", 0, partial(_of_field, "guidance_scale", False)),
         "Scheduler": Kind("DDIM, Euler", 2, _of_schedulers),
+        "Blend kind": Kind("sum, ties, dare_ties", 2, _of_blends),
         **{f"Only one block of adapter {n + 1}": Kind("all", 1, partial(_of_blocks, n, "only")) for n in each},
         **{f"Without one block of adapter {n + 1}": Kind("all", 1, partial(_of_blocks, n, "without")) for n in each},
         **{f"Weight over the steps of adapter {n + 1}": Kind("1; 1@0,0@0.5; 0@0,1@1", 1, partial(_of_steps, n))

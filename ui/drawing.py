@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,7 @@ def draw(
     """
 
     def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        calls = max(recipe.steps, len(pipe.scheduler.timesteps))  # some schedulers call the model twice a step
-        done = (step + 1) * recipe.steps // calls
+        done = steps_done(pipe, recipe, step)
         on_step(done)
         if stop.is_set():
             pipe._interrupt = True  # the pipeline then skips the steps that are left
@@ -43,6 +43,25 @@ def draw(
             on_latents(done, tensors["latents"])
         return tensors
 
+    noise = torch.Generator("cpu").manual_seed(recipe.seed)
+    with noise_from(recipe.seed):
+        output = base.pipe(**call_arguments(base, recipe), generator=noise, callback_on_step_end=step_end)
+    if stop.is_set():
+        return None
+    flags = getattr(output, "nsfw_content_detected", None) or [False]
+    return output.images[0], bool(flags[0])
+
+
+@contextmanager
+def noise_from(seed: int) -> Iterator[None]:
+    """Seed torch inside the ``with`` block: some pipelines do not hand their generator to a scheduler's own noise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def call_arguments(base: BaseModel, recipe: Recipe) -> dict[str, Any]:
+    """What the pipeline is given for a recipe, of what it takes; all but the noise and the callback."""
     wanted = {
         **CALL_OPTIONS.get(base.label, {}),
         "prompt": recipe.prompt,
@@ -51,15 +70,15 @@ def draw(
         "guidance_scale": recipe.guidance_scale,
         "width": recipe.width,
         "height": recipe.height,
-        "generator": torch.Generator("cpu").manual_seed(recipe.seed),
-        "callback_on_step_end": step_end,
     }
     known = inspect.signature(base.pipe.__call__).parameters
-    output = base.pipe(**{name: value for name, value in wanted.items() if name in known})
-    if stop.is_set():
-        return None
-    flags = getattr(output, "nsfw_content_detected", None) or [False]
-    return output.images[0], bool(flags[0])
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def steps_done(pipe: Any, recipe: Recipe, number: int) -> int:
+    """How many of the recipe's steps are done after the pipeline's own step ``number`` (from 0)."""
+    rounds = max(recipe.steps, len(pipe.scheduler.timesteps))  # some schedulers call the model twice a step
+    return (number + 1) * recipe.steps // rounds
 
 
 def save(image: Image.Image, recipe: Recipe, output_dir: Path) -> Path:

@@ -39,7 +39,7 @@ def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
                 label="Prompts to bake on, one a line", lines=3, max_length=MAX_LINES, elem_id="export-prompts",
                 placeholder="what the adapter is for, with its trigger words",
             )  # fmt: skip
-            form = order_form.build(session, demo, "export", prompts, negative=False)
+            form = order_form.build(session, demo, "export", prompts, full=False)
             _ask(ui)
         with gr.Column():
             ui.progress, ui.stop = order_form.progress("export")

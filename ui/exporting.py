@@ -13,31 +13,26 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lily_diffusion import attach, detach
 from lily_diffusion.adapter import LilyAdapter
-from lily_diffusion.adapter_weight import parse, split
-from lily_diffusion.baking import FROZEN, Baked, Statistics, bake_lily, calibrate, distance, draw, only
+from lily_diffusion.adapter_weight import parse
+from lily_diffusion.baking import Baked, Statistics, bake_lily, calibrate, distance, draw, only
 from lily_diffusion.components import adapters_of, parts
-from lily_diffusion.frozen import factors, from_factors, is_frozen, projections
+from lily_diffusion.frozen import factors, is_frozen
 from lily_diffusion.grid import labelled_grid
 from lily_diffusion.interchange.lora import check_format
-from lily_diffusion.interchange.merging import merge_adapters
-from lily_diffusion.interchange.rank import largest_error
-from lily_diffusion.sharing import DENOISERS
 from ui import baked_file, drawing
 from ui.adapter_folder import AdapterFile
 from ui.baked_file import FORMATS
 from ui.jobs import MAGNIFIED, Job, Progress, difference, seeded
+from ui.merging import Parts, merge, standing_in
 from ui.messages import Order
 from ui.orders import SessionError
-from ui.recipe import MAX_PROMPT, Recipe, clean_text
+from ui.recipe import MAX_PROMPT, SUM, Recipe, clean_text
 
 MAX_PROMPTS = 16  # to watch the routers on, and as many to measure with
 MAX_RANK = 1024
 AT_ONCE = 4  # pictures, see `lily_diffusion.baking.draw`
 OTHER_SEEDS = 1000  # measured pictures get seeds this much higher
-
-Parts = dict[str, LilyAdapter]  # by component
 
 
 @dataclass(frozen=True)
@@ -106,41 +101,20 @@ def export(job: Job, order: Order, wish: Wish) -> None:
     files = check(job, order, wish)
     measured = wish.held_out or wish.prompts
     order = replace(order, prompt=next(iter(measured), ""))
-    with job.session.using(order) as (pipe, recipe):
+    with job.session.using(replace(order, blend=SUM)) as (pipe, recipe):
         call = _Calls(job, pipe, order, len(files), len(wish.prompts), len(measured))
         baked = {file.id: _bake(pipe, wish, file.id, order.seed, call) for file in files}
-        whole, errors = blend(baked, order.weights or {}, wish.rank)
+        frozen = {name: one.parts for name, one in baked.items()}
+        whole, errors = merge(frozen, order.weights or {}, *(("svd", wish.rank) if wish.rank else ()))
         rows: list[list[Image.Image]] = []
         sentences: tuple[str, ...] = ()
         if measured:
             rows, sentences = measure(pipe, measured, baked, whole, order.seed + OTHER_SEEDS, call, bool(wish.held_out))
         written = baked_file.in_files(whole, parts(pipe))
-    sentences = (*sentences, *_lost(baked, errors))
+    sentences = (*sentences, *_lost(baked, errors), *_other(order.blend))
     path = baked_file.write(job.session.adapters.root, wish.name, wish.format, written, files, sentences)
     sheet = _sheet(rows, measured, job, replace(recipe, seed=order.seed + OTHER_SEEDS)) if rows else None
     job.tell(Exported(path.stem, path, sheet, sentences))
-
-
-def blend(baked: Mapping[str, Baked], weights: Mapping[str, float | str], rank: int = 0) -> tuple[Parts, float]:
-    """The exact sum of frozen adapters at their weights, or the closest to it of a smaller rank, by component.
-
-    Returns:
-        (the parts, the largest relative error of a layer that the smaller rank causes)
-    """
-    whole: Parts = {}
-    worst = 0.0
-    components = list(dict.fromkeys(component for one in baked.values() for component in one.parts))
-    components.sort(key=lambda component: component not in DENOISERS)  # a file names the denoiser's part first
-    for component in components:
-        owners = {}
-        for name, one in baked.items():
-            if component in one.parts:
-                weight = split(parse(weights[name]), list(one.parts))[component]
-                owners[name] = _scaled(one.parts[component], weight.by_layer(one.parts[component].layers))
-        method, most = ("svd", rank) if rank else ("cat", None)
-        whole[component], errors = merge_adapters(owners, [1.0] * len(owners), method, rank=most)
-        worst = max(worst, largest_error(errors)[1])
-    return whole, worst
 
 
 def measure(
@@ -157,7 +131,7 @@ def measure(
     Returns:
         (rows of [base, blend, baked, magnified difference], what they show in words)
     """
-    models, adapters = parts(pipe), adapters_of(pipe)
+    adapters = adapters_of(pipe)
     with only(pipe, {}):
         base = draw(pipe, prompts, seed, **call.arguments)
     with ExitStack() as stack:
@@ -168,12 +142,8 @@ def measure(
             if not is_frozen(part)
         }
         blended = draw(pipe, prompts, seed, **call.arguments)
-    with ExitStack() as stack:
-        for component, part in whole.items():
-            attach(models[component], part, FROZEN)
-            stack.callback(detach, models[component], FROZEN)
-        with only(pipe, {FROZEN: 1.0}):
-            stand_in = draw(pipe, prompts, seed, **call.arguments)
+    with standing_in(pipe, whole):
+        stand_in = draw(pipe, prompts, seed, **call.arguments)
     off = [error for (name, c), (part, s) in seen.items() for error in update_errors(part, baked[name].parts[c], s)]
     where = "prompts that it was not baked on" if held_out else "the same prompts with other seeds"
     far, yardstick = distance(stand_in, blended), distance(base, blended)
@@ -226,14 +196,6 @@ def _bake(pipe: Any, wish: Wish, name: str, seed: int, call: _Calls) -> Baked:
     return bake_lily(pipe, list(wish.prompts), name, seed=seed, **call.arguments)
 
 
-def _scaled(adapter: LilyAdapter, weights: Mapping[str, float]) -> LilyAdapter:
-    scaled = {}
-    for p in projections(adapter):
-        down, up = factors(adapter, p.name)
-        scaled[p] = down.cpu(), up.cpu() * weights[p.name]
-    return from_factors(scaled)
-
-
 def _lost(baked: Mapping[str, Baked], worst: float) -> list[str]:
     found = []
     if all(one.report["method"] == "exact" for one in baked.values()):
@@ -241,6 +203,10 @@ def _lost(baked: Mapping[str, Baked], worst: float) -> list[str]:
     if worst:
         found.append(f"The smaller rank costs a layer's update at most {worst:.1%}.")
     return found
+
+
+def _other(kind: str) -> list[str]:
+    return [] if kind == SUM else [f"The file has the sum of the adapters; '{kind}' is for pictures on this page."]
 
 
 def _sheet(rows: list[list[Image.Image]], prompts: Sequence[str], job: Job, recipe: Recipe) -> Path:

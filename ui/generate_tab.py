@@ -12,7 +12,7 @@ from ui.asking import FIXED, NEW, OWN_SCHEDULER, SEED_MODES
 from ui.events import FOLDER, PIPELINE, PRIVATE, QUICK
 from ui.keep_actions import ALL_DAYS
 from ui.orders import MAX_COUNT
-from ui.recipe import MAX_GUIDANCE, MAX_NAME, MAX_PROMPT, MAX_STEPS
+from ui.recipe import BLENDS, MAX_GUIDANCE, MAX_NAME, MAX_PROMPT, MAX_STEPS, SUM
 from ui.session import Session
 from ui.style import progress_bar
 
@@ -149,10 +149,12 @@ def _settings(ui: SimpleNamespace, session: Session) -> None:
         with gr.Row():
             ui.seed = gr.Number(-1, label="Seed", precision=0, min_width=110, elem_id="seed")
             ui.mode = gr.Dropdown(list(SEED_MODES), value=NEW, label="Seeds", min_width=120, elem_id="seed-mode")
+        with gr.Row():
             ui.scheduler = gr.Dropdown(
                 [OWN_SCHEDULER, *schedulers.names(session.base.pipe)[1:]], value=OWN_SCHEDULER, label="Scheduler",
                 min_width=120, elem_id="scheduler",
             )  # fmt: skip
+            ui.blend = gr.Dropdown(list(BLENDS), value=SUM, label="Blend", min_width=120, elem_id="blend")
         with gr.Row():
             ui.preview_on = gr.Checkbox(True, label="Live preview", min_width=120, elem_id="preview-on")
             ui.every = gr.Slider(1, 20, PREVIEW_STEPS, step=1, label="Every so many steps", min_width=140,

@@ -38,7 +38,7 @@ def _group(ui: SimpleNamespace) -> None:
     ui.found = [ui.search, ui.folder, ui.limit]
     ui.state = [ui.ids, *(r.on for r in rows), *(r.weight for r in rows), *(r.text for r in rows)]
     ui.settings = [ui.prompt, ui.negative, ui.steps, ui.guidance, ui.width, ui.height, ui.count, ui.scheduler, ui.seed,
-                   ui.mode]  # fmt: skip
+                   ui.mode, ui.blend]  # fmt: skip
     ui.order = [*ui.settings, ui.preview_on, ui.every, ui.styles, *ui.state]
     ui.listed = [ui.cards, ui.empty, ui.search, ui.folder, ui.none_found, ui.limit, ui.version]
     ui.filled = [ui.ids, ui.hint, *(part for row in rows for part in row.shown)]

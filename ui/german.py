@@ -28,6 +28,7 @@ GERMAN = {
     "Steps": "Schritte",
     "Guidance": "Guidance",
     "Scheduler": "Scheduler",
+    "Blend": "Mischung",
     "Width": "Breite",
     "Height": "Höhe",
     "Seed": "Seed",

@@ -1,6 +1,7 @@
 """What stands in front of the page's web server: whose requests are answered, how large they may be, what is told.
 
 Gradio itself checks neither the Host header nor how often somebody tries a password, and takes bodies of any length.
+`ui/logins.py` says who is logged in.
 """
 
 from __future__ import annotations
@@ -8,22 +9,21 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from ui import logins
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-MAX_BODY = 2 * 2**20  # bytes of any request but an upload
+MAX_BODY = 2 * 2**20  # bytes of any request but an upload or a login
+MAX_LOGIN = 16 * 2**10
 MAX_TARGET = 8192  # bytes of path and query
 MIN_FREE = 2**30  # bytes that must stay free where uploads are kept
-LOGIN_TRIES, LOGIN_WINDOW = 5, 60.0  # wrong passwords by one address within so many seconds
-MAX_ADDRESSES = 10_000
 MAX_ERROR = 400  # characters of an error that an event gives
 CLOSED = (
     "/dev/",
@@ -40,6 +40,7 @@ CLOSED = (
 )  # parts of gradio that the page does not use
 PLAIN_ERRORS = {
     400: "This request cannot be read.",
+    401: "Log in first.",
     403: "This is not allowed.",
     404: "There is nothing here.",
     405: "This is not possible here.",
@@ -82,18 +83,22 @@ class Guard:
         """``hosts``: names without ports under which the server is known. ``max_upload``: bytes of one upload."""
         self.app, self.max_upload = app, max_upload
         self.hosts = frozenset(name.lower().strip("[]") for name in hosts)
-        self._failed: dict[str, deque[float]] = {}  # address -> when it gave a wrong password
+        self._tries = logins.Tries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send, scope, self)
+        answer = _Answer(send, scope)
         try:
             if scope["type"] == "websocket":  # the page needs none
                 raise _Refused(403)
             self._check(scope)
-            await self.app(scope, _limited(receive, self._room(scope)), answer.send)
+            receive = _limited(receive, self._room(scope))
+            if is_login(scope) and logins.are_on(scope):
+                await self._log_in(scope, receive, answer)
+            else:
+                await self.app(scope, receive, answer.send)
         except _Refused as refused:
             await answer.refuse(refused.status)
         except Exception:  # already logged by the layers below; nothing of it is for the other side
@@ -101,11 +106,16 @@ class Guard:
                 raise
             await answer.refuse(500)
 
-    def wrong_password(self, address: str) -> None:
-        """Remember a failed login."""
-        while len(self._failed) >= MAX_ADDRESSES:
-            self._failed.pop(next(iter(self._failed)))
-        self._failed.setdefault(address, deque(maxlen=LOGIN_TRIES)).append(time.monotonic())
+    async def _log_in(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """Pass a login on unless there were too many wrong ones. All of it is read first: it has the name."""
+        body = await _whole(receive)
+        who = address_of(scope), await logins.name_in(scope, body)
+        begun = self._tries.begin(*who)
+        if begun is None:
+            raise _Refused(429)
+        await self.app(scope, _again(body, receive), answer.send)
+        if answer.status == 200:
+            self._tries.take_back(*who, begun)
 
     def _check(self, scope: Scope) -> None:
         if any(part in f"{scope['path'].lower()}/" for part in CLOSED):
@@ -118,8 +128,8 @@ class Guard:
             raise _Refused(400)
         if not _from_here(headers, host, navigation=scope["method"] in ("GET", "HEAD")):
             raise _Refused(403)
-        if is_login(scope) and self._locked_out(address_of(scope)):
-            raise _Refused(429)
+        if not logins.may_enter(scope):
+            raise _Refused(401)
         length = headers.get(b"content-length", "0")
         if not length.isascii() or not length.isdigit():
             raise _Refused(400)
@@ -129,29 +139,24 @@ class Guard:
             raise _Refused(507)
 
     def _room(self, scope: Scope) -> int:
-        return self.max_upload if is_upload(scope) else MAX_BODY
-
-    def _locked_out(self, address: str) -> bool:
-        tries = self._failed.get(address, ())
-        since = time.monotonic() - LOGIN_WINDOW
-        return sum(when > since for when in tries) >= LOGIN_TRIES
+        return self.max_upload if is_upload(scope) else MAX_LOGIN if is_login(scope) else MAX_BODY
 
 
 class _Answer:
     """Passes an answer on with our headers; the texts of errors are replaced by short ones."""
 
-    def __init__(self, send: Send, scope: Scope, guard: Guard) -> None:
-        self._send, self._scope, self._guard = send, scope, guard
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self._send, self._scope = send, scope
         self.begun = False
+        self.status = 0  # as the app has it
         self._replaced: int | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            status = message["status"]
-            if is_login(self._scope) and status == 400:
-                self._guard.wrong_password(address_of(self._scope))
-            elif status in PLAIN_ERRORS:
-                self._replaced = status
+            self.status = message["status"]
+            wrong_password = is_login(self._scope) and self.status == 400  # the page knows gradio's words for that
+            if self.status in PLAIN_ERRORS and not wrong_password:
+                self._replaced = self.status
                 return
             self.begun = True
             ours = {name for name, _ in HEADERS}
@@ -173,7 +178,7 @@ class _Answer:
         body = json.dumps({"detail": PLAIN_ERRORS[status]}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
         if status == 429:
-            headers.append((b"retry-after", str(round(LOGIN_WINDOW)).encode()))
+            headers.append((b"retry-after", str(round(logins.WINDOW)).encode()))
         if status in (413, 400):  # what is left of the body is not read
             headers.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -205,6 +210,26 @@ def _limited(receive: Receive, room: int) -> Receive:
         return message
 
     return counted
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts = []
+    more = True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """``receive`` once more from the beginning of a body that was read."""
+    left = [body]
+
+    async def replayed() -> Message:
+        return {"type": "http.request", "body": left.pop(), "more_body": False} if left else await receive()
+
+    return replayed
 
 
 def _shortened(body: bytes) -> bytes:

@@ -89,7 +89,8 @@ class KeepActions:
         recipe, weights, problems = restored
         note = said + "".join(f"\n\n**Careful:** {plain(problem)}" for problem in problems)
         settings = [recipe.prompt, recipe.negative_prompt, recipe.steps, recipe.guidance_scale, recipe.width,
-                    recipe.height, 1, recipe.scheduler or OWN_SCHEDULER, recipe.seed, FIXED, []]  # fmt: skip
+                    recipe.height, 1, recipe.scheduler or OWN_SCHEDULER, recipe.seed, FIXED,
+                    recipe.blend, []]  # fmt: skip
         chosen = as_chosen(weights)
         listed = self.adapters.listed(search, folder, limit, list(chosen))
         return [note, *settings, *listed, *self.adapters.filled(chosen)]

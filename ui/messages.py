@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from ui.recipe import Recipe
+from ui.recipe import SUM, Recipe
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Order:
         seed: of the first picture; -1 draws one.
         weights: adapter id -> a number, or the text of `lily_diffusion.adapter_weight` for blocks and steps.
         scheduler: a name of `ui.schedulers`; empty is the base model's own.
+        blend: one of `ui.recipe.BLENDS`, how the adapters are combined.
         preview: a small picture of what is there every so many steps; 0 for none.
     """
 
@@ -47,6 +48,16 @@ class Order:
     weights: Mapping[str, float | str] | None = None
     scheduler: str = ""
     preview: int = 0
+    blend: str = SUM
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Before the first picture of a merge: ``step`` of ``steps`` in which the routers of one adapter are watched."""
+
+    adapter: str
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -85,4 +96,4 @@ class Finished:
     interrupted: bool
 
 
-Event = Step | Preview | Picture | Finished
+Event = Watching | Step | Preview | Picture | Finished

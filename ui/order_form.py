@@ -15,12 +15,12 @@ from ui.axes import ADAPTERS
 from ui.events import FOLDER, QUICK
 from ui.messages import Order
 from ui.orders import SessionError
-from ui.recipe import MAX_GUIDANCE, MAX_PROMPT, MAX_STEPS, MAX_WEIGHT_TEXT
+from ui.recipe import BLENDS, MAX_GUIDANCE, MAX_PROMPT, MAX_STEPS, MAX_WEIGHT_TEXT, SUM
 from ui.session import Session
 from ui.style import progress_bar
 
 ROWS = ADAPTERS  # that can be mixed here
-SETTINGS = 8  # components before the rows
+SETTINGS = 9  # components before the rows
 NO_ADAPTERS = "No adapter in the folder fits this base model yet."
 
 
@@ -36,6 +36,7 @@ class OrderForm:
     height: gr.Number
     seed: gr.Number
     scheduler: gr.Dropdown
+    blend: gr.Dropdown
     adapters: list[gr.Dropdown]
     weights: list[gr.Textbox]
     take: gr.Button  # hidden until `take_over`
@@ -44,13 +45,16 @@ class OrderForm:
     @property
     def inputs(self) -> list[Any]:
         settings = [self.prompt, self.negative, self.steps, self.guidance, self.width, self.height, self.seed]
-        return [*settings, self.scheduler, *self.adapters, *self.weights]
+        return [*settings, self.scheduler, self.blend, *self.adapters, *self.weights]
 
 
-def build(session: Session, demo: gr.Blocks, prefix: str, prompt: gr.Textbox, *, negative: bool = True) -> OrderForm:
-    """Make the components with ids such as ``<prefix>-seed`` below a prompt, and keep the lists of adapters fresh."""
+def build(session: Session, demo: gr.Blocks, prefix: str, prompt: gr.Textbox, *, full: bool = True) -> OrderForm:
+    """Make the components with ids such as ``<prefix>-seed`` below a prompt, and keep the lists of adapters fresh.
+
+    ``full``: show the negative prompt and the blend too.
+    """
     adapters, weights = _adapters(prefix)
-    settings = _settings(session, prefix, negative)
+    settings = _settings(session, prefix, full)
     take = gr.Button("Take the settings of Generate", size="sm", visible=False, elem_id=f"{prefix}-take")
     dropped = gr.File(label="Settings from a saved picture", file_types=[".png"], height=80,
                       elem_id=f"{prefix}-dropped", elem_classes=["drop"])  # fmt: skip
@@ -88,7 +92,7 @@ def order(values: tuple[Any, ...]) -> Order:
     Raises:
         SessionError: an adapter is chosen twice, a weight cannot be read, or a field is empty.
     """
-    prompt, negative, steps, guidance, width, height, seed, scheduler = values[:SETTINGS]
+    prompt, negative, steps, guidance, width, height, seed, scheduler, blend = values[:SETTINGS]
     for name, value in {"steps": steps, "width": width, "height": height, "seed": seed}.items():
         if value is None:
             raise SessionError(f"The {name} needs a number.")
@@ -100,7 +104,8 @@ def order(values: tuple[Any, ...]) -> Order:
         if not isinstance(adapter_id, str) or adapter_id in weights:
             raise SessionError("An adapter is chosen twice. Give it one weight in one row.")
         weights[adapter_id] = _weight(text)
-    return Order(prompt or "", negative or "", steps, guidance, width, height, seed, 1, weights, str(scheduler or ""))
+    return Order(prompt or "", negative or "", steps, guidance, width, height, seed, 1, weights, str(scheduler or ""),
+                 blend=str(blend or SUM))  # fmt: skip
 
 
 def _weight(text: Any) -> float | str:
@@ -154,7 +159,7 @@ class Lists:
             for note in notes:
                 gr.Warning(html.escape(note))
             wanted = Order(recipe.prompt, recipe.negative_prompt, recipe.steps, recipe.guidance_scale, recipe.width,
-                           recipe.height, recipe.seed, 1, weights, recipe.scheduler)  # fmt: skip
+                           recipe.height, recipe.seed, 1, weights, recipe.scheduler, blend=recipe.blend)  # fmt: skip
             return [None, *self.filled(wanted)]
 
     def filled(self, order: Order) -> list[Any]:
@@ -170,7 +175,7 @@ class Lists:
         texts = [gr.update(value=w if isinstance(w, str) else f"{w:.10g}", visible=on)
                  for (_, w), on in zip(chosen, shown, strict=True)]  # fmt: skip
         settings = [order.prompt, order.negative_prompt, order.steps, order.guidance_scale, order.width, order.height,
-                    order.seed, order.scheduler]  # fmt: skip
+                    order.seed, order.scheduler, order.blend]  # fmt: skip
         return [*settings, *lists, *texts]
 
 
@@ -194,11 +199,11 @@ def _adapters(prefix: str) -> tuple[list[gr.Dropdown], list[gr.Textbox]]:
 
 
 def _settings(
-    session: Session, prefix: str, negative: bool
-) -> tuple[gr.Textbox, gr.Slider, gr.Slider, gr.Number, gr.Number, gr.Number, gr.Dropdown]:
+    session: Session, prefix: str, full: bool
+) -> tuple[gr.Textbox, gr.Slider, gr.Slider, gr.Number, gr.Number, gr.Number, gr.Dropdown, gr.Dropdown]:
     fits = session.base.defaults
     with gr.Accordion("Settings", open=False, elem_id=f"{prefix}-settings"):
-        unwanted = gr.Textbox(label="Negative prompt", lines=1, max_length=MAX_PROMPT, visible=negative,
+        unwanted = gr.Textbox(label="Negative prompt", lines=1, max_length=MAX_PROMPT, visible=full,
                               elem_id=f"{prefix}-negative")  # fmt: skip
         with gr.Row():
             steps = gr.Slider(1, MAX_STEPS, fits.steps, step=1, label="Steps", min_width=130, elem_id=f"{prefix}-steps")
@@ -213,5 +218,8 @@ def _settings(
             )
             seed = gr.Number(-1, label="Seed (-1: new)", precision=0, min_width=80, elem_id=f"{prefix}-seed")
         known = [(name or "Its own", name) for name in schedulers.names(session.base.pipe)]
-        scheduler = gr.Dropdown(known, value="", label="Scheduler", elem_id=f"{prefix}-scheduler")
-    return unwanted, steps, guidance, width, height, seed, scheduler
+        with gr.Row():
+            scheduler = gr.Dropdown(known, value="", label="Scheduler", min_width=130, elem_id=f"{prefix}-scheduler")
+            blend = gr.Dropdown(list(BLENDS), value=SUM, label="Blend", min_width=130, visible=full,
+                                elem_id=f"{prefix}-blend")  # fmt: skip
+    return unwanted, steps, guidance, width, height, seed, scheduler, blend

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from lily_diffusion import LilyHeader
 from lily_diffusion.adapter_weight import parse, split
 from lily_diffusion.components import groups_in_model, parts
+from lily_diffusion.interchange.merging import PRUNED, peft_function
 from ui import schedulers
 from ui.adapter_folder import AdapterFile, AdapterFolder
 from ui.base_models import BaseModel
 from ui.messages import Order
 from ui.recipe import (
+    BLENDS,
     MAX_ADAPTERS,
     MAX_GUIDANCE,
     MAX_PROMPT,
@@ -21,6 +23,7 @@ from ui.recipe import (
     MAX_WEIGHT,
     MAX_WEIGHT_PARTS,
     MAX_WEIGHT_TEXT,
+    SUM,
     Recipe,
     UsedAdapter,
     clean_text,
@@ -57,6 +60,7 @@ def recipe_of(
             chosen[file] = weight
     if len(chosen) > MAX_ADAPTERS:
         raise SessionError(f"{len(chosen)} adapters are on; at most {MAX_ADAPTERS} can be mixed.")
+    _check_blend(order.blend, chosen)
     files = dict(sorted(chosen.items(), key=lambda item: item[0].content_hash))
     recipe = Recipe(
         prompt=clean_text(order.prompt, MAX_PROMPT),
@@ -69,6 +73,7 @@ def recipe_of(
         base_model=base.label,
         adapters=tuple(UsedAdapter(f.name, f.content_hash, weight) for f, weight in files.items()),
         scheduler=order.scheduler,
+        blend=order.blend,
     )
     return recipe, files
 
@@ -107,6 +112,24 @@ def within(name: str, value: object, low: float, high: float) -> None:
     """Raise SessionError when the value is no number from low to high."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
         raise SessionError(f"The {name} must be a number from {low:g} to {high:g}.")
+
+
+def _check_blend(kind: str, chosen: Weights) -> None:
+    if kind not in BLENDS:
+        raise SessionError(f"There is no blend '{str(kind)[:40]}'; there is {', '.join(BLENDS)}.")
+    if kind == SUM or not chosen:
+        return
+    for file, weight in chosen.items():
+        if parse(weight).is_stepped:
+            raise SessionError(
+                f"The weight of '{file.name}' changes over the steps, which '{kind}' cannot merge. Give it one weight, "
+                f"or choose the blend '{SUM}'."
+            )
+    if kind in PRUNED:
+        try:
+            peft_function(kind)
+        except ImportError as error:
+            raise SessionError(str(error)) from None
 
 
 def _check_numbers(order: Order, base: BaseModel) -> None:

@@ -17,6 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lily_diffusion.adapter_weight import parse
+from lily_diffusion.interchange.merging import PRUNED, SUMS
+from ui.infotext import named_adapters, quoted, unquoted
 
 INFOTEXT_KEY = "parameters"
 RECIPE_KEY = "lily_recipe"
@@ -35,6 +37,9 @@ MAX_WEIGHT = 10.0  # an adapter weight lies in [-MAX_WEIGHT, MAX_WEIGHT]
 MAX_WEIGHT_TEXT = 1000  # characters of a weight that differs by block or step
 MAX_WEIGHT_PARTS = 64  # blocks that one weight names
 MAX_ADAPTERS = 16
+
+SUM = "sum"  # the adapters as they are, summed at run time
+BLENDS = (SUM, *SUMS, *PRUNED)  # the others merge what was frozen of them
 
 _FIELD = re.compile(r'\s*([A-Za-z][\w \-/]{0,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _HASH = re.compile(r"[0-9a-f]{8,128}")
@@ -58,7 +63,10 @@ class UsedAdapter:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of one picture. Sizes are in pixels; ``seed`` is the picture's own; no scheduler: the base's own."""
+    """All settings of one picture. Sizes are in pixels; ``seed`` is the picture's own; no scheduler: the base's own.
+
+    ``blend``: one of BLENDS, how the adapters are combined.
+    """
 
     prompt: str
     negative_prompt: str
@@ -70,6 +78,7 @@ class Recipe:
     base_model: str = ""
     adapters: tuple[UsedAdapter, ...] = ()
     scheduler: str = ""
+    blend: str = SUM
 
 
 def clean_text(text: str, length: int) -> str:
@@ -96,11 +105,13 @@ def infotext(recipe: Recipe) -> str:
     if recipe.adapters:
         fields["Lily hashes"] = ", ".join(f"{clean_name(a.name)}: {a.content_hash[:12]}" for a in recipe.adapters)
         fields["Lily weights"] = ", ".join(f"{clean_name(a.name)}: {parse(a.weight)}" for a in recipe.adapters)
+    if recipe.blend != SUM:
+        fields["Lily blend"] = recipe.blend
     fields["Version"] = "lily_diffusion"
     lines = [recipe.prompt]
     if recipe.negative_prompt:
         lines.append(f"Negative prompt: {recipe.negative_prompt}")
-    lines.append(", ".join(f"{key}: {_quote(str(value))}" for key, value in fields.items() if value != ""))
+    lines.append(", ".join(f"{key}: {quoted(str(value))}" for key, value in fields.items() if value != ""))
     return "\n".join(lines)
 
 
@@ -114,7 +125,10 @@ def png_info(recipe: Recipe) -> PngInfo:
 
 def to_json(recipe: Recipe) -> str:
     """Return the recipe as JSON (ASCII only, so that any program keeps it whole)."""
-    return json.dumps({"version": RECIPE_VERSION, **asdict(recipe)})
+    values = asdict(recipe)
+    if recipe.blend == SUM:  # pictures without it are as they were before there were other blends
+        del values["blend"]
+    return json.dumps({"version": RECIPE_VERSION, **values})
 
 
 def from_json(text: str) -> Recipe:
@@ -143,13 +157,16 @@ def from_values(data: dict[str, Any]) -> Recipe:
     adapters = data.get("adapters", [])
     if not isinstance(adapters, list) or len(adapters) > MAX_ADAPTERS:
         raise RecipeError(f"The recipe in this picture must list at most {MAX_ADAPTERS} adapters.")
-    more = {"scheduler": "", "base_model": "", **data}
+    more = {"scheduler": "", "base_model": "", "blend": SUM, **data}
+    if more["blend"] not in BLENDS:
+        raise RecipeError(f"The recipe in this picture needs one of these blends: {', '.join(BLENDS)}.")
     return Recipe(
         prompt=_text(data, "prompt", MAX_PROMPT),
         negative_prompt=_text(data, "negative_prompt", MAX_PROMPT),
         base_model=clean_name(_text(more, "base_model", MAX_NAME)),
         adapters=tuple(_adapter(entry) for entry in adapters),
         scheduler=clean_name(_text(more, "scheduler", MAX_NAME)),
+        blend=more["blend"],
         **_numbers(data),
     )
 
@@ -185,8 +202,9 @@ def from_infotext(text: str) -> Recipe:
             **numbers,
             "prompt": "\n".join(lines[:cut]),
             "negative_prompt": "\n".join(lines[cut:]).removeprefix("Negative prompt:").strip(),
-            "scheduler": (_unquote(fields.get("sampler", "").strip()) + karras)[:MAX_NAME],
-            "adapters": _named_adapters(fields),
+            "scheduler": (unquoted(fields.get("sampler", "").strip()) + karras)[:MAX_NAME],
+            "adapters": named_adapters(fields),
+            "blend": unquoted(fields.get("lily blend", SUM).strip()),
         }
     )
 
@@ -224,29 +242,6 @@ def read_png(path: str | Path) -> Recipe:
     if isinstance(general := texts.get(INFOTEXT_KEY), str):
         return from_infotext(general)
     raise RecipeError("This picture has no recipe in it. Pictures saved by this page have one.")
-
-
-def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(',:\n"') else text
-
-
-def _unquote(value: str) -> str:
-    try:
-        return str(json.loads(value)) if value.startswith('"') else value
-    except ValueError:
-        return value
-
-
-def _named_adapters(fields: dict[str, str]) -> list[dict[str, Any]]:
-    """The adapters of our own infotext: their names with the starts of their hashes, then their weights."""
-    found = re.findall(r"(.{0,100}?): ([0-9a-f]{12,64})(?:, |$)", _unquote(fields.get("lily hashes", "")))
-    rest, adapters = _unquote(fields.get("lily weights", "")), []
-    for number, (name, content_hash) in enumerate(found):
-        after = f", {found[number + 1][0]}: " if number + 1 < len(found) else "\0"
-        weight, _, rest = rest.removeprefix(f"{name}: ").partition(after)
-        rest = f"{after[2:]}{rest}"
-        adapters.append({"name": name, "content_hash": content_hash, "weight": weight})
-    return adapters
 
 
 def _text(data: dict[str, Any], key: str, length: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -18,7 +18,7 @@ from ui import drawing
 from ui.jobs import Drawn, Job, first_adapter, seeded
 from ui.messages import Order
 from ui.orders import SessionError
-from ui.recipe import Recipe
+from ui.recipe import SUM, Recipe
 
 EVEN = 0.01  # decided less than this, routers hardly choose
 MAX_CAPTION = 120  # characters of the prompt
@@ -40,7 +40,7 @@ def view(job: Job, order: Order) -> None:
     Raises:
         SessionError, AdapterFolderError: the order cannot be met, or the adapter changes no denoiser.
     """
-    order = seeded(order)
+    order = replace(seeded(order), blend=SUM)  # a merge has no routers
     adapter_id = first_adapter(order)
     file = job.session.adapters.get(adapter_id)
     header = file.header

@@ -13,13 +13,17 @@ import torch
 
 from ui import drawing
 from ui.base_models import BaseModel
-from ui.messages import Event, Finished, Picture, Preview, Step
+from ui.messages import Event, Finished, Picture, Preview, Step, Watching
 from ui.orders import Weights
 from ui.preview import nearly_clean
 from ui.recipe import MAX_SEED, Recipe
 
 if TYPE_CHECKING:
     from ui.session import Session
+
+
+class _Interrupted(Exception):
+    """Raised out of the pipeline while adapters are merged, before the first picture."""
 
 
 class Run:
@@ -59,8 +63,11 @@ class Run:
 
     def _work(self) -> None:
         try:
-            with self.session.prepared(self.recipe, self.files) as base:
-                self._told.put(self._pictures(base))
+            with self.session.prepared(self.recipe, self.files, self._watching) as base:
+                finished = self._pictures(base)
+            self._told.put(finished)
+        except _Interrupted:
+            self._told.put(Finished(0, interrupted=True))
         except Exception as error:  # carried over to the thread that waits for the events
             self._told.put(self.session.for_user(error))
 
@@ -80,12 +87,18 @@ class Run:
                 done += 1
         return Finished(done, interrupted=self._ended.is_set() and drawn is None)
 
+    def _watching(self, adapter: str, step: int, steps: int) -> None:
+        if self._ended.is_set():
+            raise _Interrupted
+        self._told.put(Watching(adapter, step, steps))
+
     def _step(self, picture: int, step: int) -> None:
         self._told.put(Step(picture, self.count, step, self.recipe.steps))
 
     def _show(self, picture: int, scheduler: Any, step: int, latents: torch.Tensor) -> None:
         before, self._before, self._calls = self._before, latents, self._calls + 1
         if step % self.preview == 0 and step < self.recipe.steps:
-            image = self.session.previewer.picture(nearly_clean(scheduler, self._calls, before, latents))
+            size = self.recipe.width, self.recipe.height
+            image = self.session.previewer.picture(nearly_clean(scheduler, self._calls, before, latents), size)
             if image is not None:
                 self._told.put(Preview(picture, image))

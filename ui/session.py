@@ -21,6 +21,7 @@ from ui.adapter_folder import AdapterFile, AdapterFolder, AdapterFolderError, wi
 from ui.base_models import BaseModel, BaseModelError
 from ui.foreign import read_picture
 from ui.history import History, HistoryError
+from ui.merging import Merges, OnWatching
 from ui.messages import AdapterCard, Event, Order
 from ui.orders import SessionError, Weights, layers_of, recipe_of
 from ui.preview import Previewer
@@ -57,6 +58,7 @@ class Session:
         self._lock = threading.Lock()  # held by whoever changes or runs the pipeline
         self._runs: dict[Run, None] = {}  # those that are going or waiting, the oldest first
         self._loaded: dict[str, tuple[int, int]] = {}  # adapter id -> stamp of the file it was loaded from
+        self._merges = Merges()
         self._reasons: dict[Any, str | None] = {}
         self.base: BaseModel = base_models.load(*next(iter(self._sources.items())))
         self.previewer = Previewer(self.base.pipe)
@@ -88,6 +90,7 @@ class Session:
                 self.previewer = Previewer(self.base.pipe)
                 self._sources[name] = source
                 self._loaded.clear()
+                self._merges.forget()
         return self.base
 
     def cards(self, *, rescan: bool = False) -> list[AdapterCard]:
@@ -145,8 +148,11 @@ class Session:
             run.skip()
 
     @contextmanager
-    def using(self, order: Order) -> Iterator[tuple[Any, Recipe]]:
+    def using(self, order: Order, on_watching: OnWatching = lambda *_: None) -> Iterator[tuple[Any, Recipe]]:
         """Have the pipeline for oneself inside the ``with`` block, with the order's adapters, weights and scheduler.
+
+        Args:
+            on_watching: told how far routers are watched, where adapters are merged; what it raises ends that.
 
         Yields:
             (the pipeline, the recipe of the order's first picture); adapters have their ids as names.
@@ -155,11 +161,11 @@ class Session:
             SessionError, AdapterFolderError: the order cannot be met.
         """
         recipe, files = recipe_of(order, self.base, self.adapters, self.reason)
-        with self.prepared(recipe, files) as base:
+        with self.prepared(recipe, files, on_watching) as base:
             yield base.pipe, recipe
 
     @contextmanager
-    def prepared(self, recipe: Recipe, files: Weights) -> Iterator[BaseModel]:
+    def prepared(self, recipe: Recipe, files: Weights, on_watching: OnWatching) -> Iterator[BaseModel]:
         """`using` for an order that is checked already; raises SessionError if the base model has changed since."""
         with self._lock:
             base = self.base
@@ -167,7 +173,8 @@ class Session:
                 raise SessionError("Another base model was loaded meanwhile. Look at the settings and try again.")
             with schedulers.scheduled(base.pipe, recipe.scheduler):
                 self._blend(files)
-                yield base
+                with self._merges.active(base, recipe, files, on_watching):
+                    yield base
 
     def unread_part(self, prompt: str) -> str:
         """Return the end of the prompt that the base model's tokenizer has no room for (empty: all is read)."""

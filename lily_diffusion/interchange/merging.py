@@ -79,7 +79,7 @@ def merge_adapters(
         options: dict[str, Any] = {"density": density}
         if method in SIGNED:
             options["majority_sign_method"] = majority_sign_method
-        merge = functools.partial(_peft_function(method), **options)
+        merge = functools.partial(peft_function(method), **options)
         return _merged(_layers(adapters), by_name, merge, rank)
 
 
@@ -173,7 +173,12 @@ def _check_adapters(adapters: Mapping[str, LilyAdapter]) -> None:
         check_frozen(adapter.config, f"The adapter {name!r}")
 
 
-def _peft_function(method: str) -> Callable[..., Any]:
+def peft_function(method: str) -> Callable[..., Any]:
+    """PEFT's own function for one of PRUNED.
+
+    Raises:
+        ImportError: PEFT is not installed; the sentence says which package to install.
+    """
     try:
         from peft.utils import merge_utils
     except ImportError:
