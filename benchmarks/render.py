@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import speed, training_speed
+from benchmarks import first_picture, speed, training_speed
 from benchmarks.fidelity import ablations, report
 from benchmarks.measures import RESULTS, measured_with
 
@@ -20,7 +20,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 INTRO = """# Benchmarks
 
 Every number comes from a script of `benchmarks/` and a JSON file in `benchmarks/results/`; this page is written from
-those files by `python -m benchmarks.render`. Times are ratios within one run. On a GPU nothing of this was measured.
+those files by `python -m benchmarks.render`. Times of models are ratios within one run. On a GPU nothing of this was
+measured.
 """
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fidelity": report.page,
@@ -32,6 +33,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "speed_compiled": speed.page,
     "training_speed": training_speed.page,
     "training_speed_wide": training_speed.page,
+    "first_picture": first_picture.page,
 }
 
 

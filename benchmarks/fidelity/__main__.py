@@ -6,14 +6,14 @@
 
 For each method and budget of trained parameters, the learning rate is sought on three subjects: from where the method
 starts, up or down the series 1, 2, 5, 10, while the drawn pictures come nearer to the true ones. The other twelve are
-learnt at the best rate, once for each seed. Every run is kept, and none is repeated; the report takes what is there.
+learnt at the best rate, once for each seed. Every run is kept with the results, and none is repeated; the report takes
+what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.fidelity import report
+from benchmarks.fidelity import kept, report
 from benchmarks.fidelity.learning import family_of, fresh, learn, lesson
 from benchmarks.fidelity.methods import BUDGETS, METHODS, Method, size_for
 from benchmarks.fidelity.scores import drawn, measured, truths_of, unrelated_prompts
-from benchmarks.measures import RESULTS, as_tensor, write_json
-from benchmarks.subjects import CLASSES, base_hash
+from benchmarks.measures import RESULTS, as_tensor
+from benchmarks.subjects import CLASSES
 from lily_diffusion import base_model
 from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import HELD_OUT, load_emoji
@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--part", default="1/1", help="1/2: the first half of the work, for one of two processes")
     add("--tune_only", action="store_true", help="seek the learning rates, and stop")
     add("--report_only", action="store_true", help="run nothing")
-    add("--work_dir", default="outputs/fidelity", help="what is done so far, and the pictures")
+    add("--pictures_dir", default="outputs/fidelity", help="what was drawn")
     add("--results_dir", default=str(RESULTS))
     return parser.parse_args(argv)
 
@@ -59,10 +59,16 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.folder = Path(args.work_dir) / args.model
-        self.base = base_hash(args.model)
+        self.pictures = Path(args.pictures_dir) / args.model
+        self.file = kept.runs_file(args.results_dir, args.model)
+        self.settings = report.settings(args)
+        self.done = {self.key(**run): run for run in kept.read(self.file) if run["settings"] == self.settings}
         self.likeness = Likeness()
         self.emoji = load_emoji(str(base_model.SUBJECTS), {n: HELD_OUT[n] for n in [*args.tune_on, *args.subjects]})
+
+    @staticmethod
+    def key(method: str, budget: str, subject: str, seed: int, rate: float, **_: Any) -> tuple[Any, ...]:
+        return method, budget, subject, seed, rate
 
     @functools.cached_property
     def family(self) -> Any:
@@ -82,12 +88,10 @@ class Bench:
         return size_for(METHODS[name], self.family.pipe, budget)
 
     def run(self, name: str, budget: str, subject: str, seed: int, rate: float) -> dict[str, Any]:
-        """What this method makes of one subject; from the file if it was done before. To seek a rate, less is drawn."""
-        file = self.folder / f"{name}_{budget}" / f"{subject.replace(' ', '_')}_{seed}_{rate:g}.json"
-        args = self.args
-        settings = {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": self.base}
-        if file.exists() and (old := json.loads(file.read_text()))["settings"] == settings:
-            return old
+        """What this method makes of one subject, unless it was done before. To seek a rate, less is drawn."""
+        key, args = self.key(name, budget, subject, seed, rate), self.args
+        if key in self.done:
+            return self.done[key]
         torch.manual_seed(seed)
         family, size = fresh(self.family), self.size(name, budget)
         given = lesson(family, subject, self.emoji)
@@ -101,13 +105,16 @@ class Bench:
             pipe, args.model, subject, learner.word, self.truths(subject), unrelated, self.likeness
         )
         result = {
-            "settings": settings, "method": name, "budget": budget, "size": size, "subject": subject, "seed": seed,
+            "settings": self.settings, "method": name, "budget": budget, "size": size, "subject": subject, "seed": seed,
             "rate": rate, "parameters": learner.parameters, "bytes": learner.file_bytes(), **scores,
             "loss": round(outcome.loss, 5), "training_seconds": round(outcome.seconds, 1),
             "drawing_seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        write_json(file, result)
-        contact_sheet(images, [""] * len(images), columns=10, scale=1).save(file.with_suffix(".jpg"), quality=85)
+        self.done[key] = result
+        kept.append(self.file, result)
+        sheet = self.pictures / f"{name}_{budget}" / f"{subject.replace(' ', '_')}_{seed}_{rate:g}.jpg"
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(images, [""] * len(images), columns=10, scale=1).save(sheet, quality=85)
         tqdm.write(
             f"{name} {budget} {subject} {seed} {rate:g}: {scores['similarity']:.3f} {scores['styled_similarity']:.3f} "
             f"drift {scores.get('drift', 0):.3f} colour {scores['colour']} style {scores['style']} "
@@ -155,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
                 for subject in args.subjects:
                     bench.run(method.name, budget, subject, seed, rates[method.name, budget])
     if parts == 1:
-        report.write(bench.folder, args)
+        report.write(list(bench.done.values()), args)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ from lily_diffusion.base_model.pictures import COLOURS, describe, draw, random_s
 from lily_diffusion.training import parse_args
 from lily_diffusion.training.families import Condition, Family, load_family
 from lily_diffusion.training.run import TrainedModel
+
+LOOKS = 8  # batches that a gradient start sees
 
 
 class Lesson(NamedTuple):
@@ -59,18 +63,39 @@ def learn(
     family: Family, learner: Learner, given: Lesson, subject: str, rate: float, steps: int, batch: int, seed: int
 ) -> Outcome:
     """Train what the learner trains, for some steps at a constant rate."""
-    captions = [named(subject, learner.word, colour) for colour in given.colours]
-    inverts = learner.word == PLACEHOLDER
-    prompts: dict[str, Condition] = {} if inverts else family.encode_prompts(captions, torch.device("cpu"))
+    model = TrainedModel(family.denoiser, {}).train()
+    losses = batch_losses(family, model, learner.word, given, subject, batch, seed)
+    started = time.monotonic()
+    if learner.start is not None:
+        with learner.start:
+            for loss in itertools.islice(batch_losses(family, model, learner.word, given, subject, batch, -1), LOOKS):
+                loss.backward()
+        learner.start.apply()
     paces = learner.paces or [1.0] * len(learner.trained)
     groups = [{"params": [p], "lr": rate * pace} for p, pace in zip(learner.trained, paces, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-    model = TrainedModel(family.denoiser, {}).train()
+    recent: list[float] = []
+    for loss in itertools.islice(losses, steps):
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.trained, 1.0)
+        optimizer.step()
+        recent.append(loss.item())
+    model.eval()
+    tail = recent[-max(1, steps // 10) :]
+    return Outcome(time.monotonic() - started, sum(tail) / len(tail))
+
+
+def batch_losses(
+    family: Family, model: TrainedModel, word: str, given: Lesson, subject: str, batch: int, seed: int
+) -> Iterator[Tensor]:
+    """The loss of one batch after the other; every picture comes once in each round."""
+    captions = [named(subject, word, colour) for colour in given.colours]
+    inverts = word == PLACEHOLDER
+    prompts: dict[str, Condition] = {} if inverts else family.encode_prompts(captions, torch.device("cpu"))
     rng = torch.Generator().manual_seed(seed)
     order: list[int] = []
-    recent: list[float] = []
-    started = time.monotonic()
-    for _ in range(steps):
+    while True:
         while len(order) < batch:
             order += torch.randperm(len(captions), generator=rng).tolist()
         rows, order = order[:batch], order[batch:]
@@ -81,11 +106,4 @@ def learn(
         with torch.autocast("cpu", torch.bfloat16):
             asked = [family.encode(captions[i], torch.device("cpu")) if inverts else prompts[captions[i]] for i in rows]
             loss = family.losses(model, latents, noise, timesteps, family.batch(asked)).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        recent.append(loss.item())
-    model.eval()
-    tail = recent[-max(1, steps // 10) :]
-    return Outcome(time.monotonic() - started, sum(tail) / len(tail))
+        yield loss

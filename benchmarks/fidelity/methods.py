@@ -14,10 +14,12 @@ import peft
 import torch
 from torch import Tensor, nn
 
+from benchmarks.fidelity.gradient_start import GradientStart
 from lily_diffusion import LilyConfig, attach, save_lily_weights
 from lily_diffusion.sharing import find_projections, select
+from lily_diffusion.state import one_adapter
 
-BUDGETS = {"small": 55_000, "medium": 220_000, "large": 880_000}  # trained parameters; LoRA r=2, 8 and 32 on the UNet
+BUDGETS = {"tiny": 14_000, "small": 55_000, "medium": 220_000}  # trained parameters; LoRA has 27,520 a rank on the UNet
 PLACEHOLDER = "<sks>"  # the token of textual inversion, which stands for "sks"
 
 
@@ -29,6 +31,7 @@ class Learner:
     file_bytes: Callable[[], int]  # of the file that the method's own tool writes, in float32
     word: str = "sks"  # that stands for the subject in prompts
     paces: list[float] | None = None  # multipliers of the learning rate, one for each of `trained`
+    start: GradientStart | None = None  # what looks at a few batches before the first step
 
     @property
     def parameters(self) -> int:
@@ -62,6 +65,13 @@ def lily(pipe: Any, r: int, **options: Any) -> Learner:
     return Learner(
         list(adapter.requires_grad_(True).parameters()), lambda: _size(lambda f: save_lily_weights(model, f))
     )
+
+
+def lily_gradient(pipe: Any, r: int, **options: Any) -> Learner:
+    """Ours, with As that start where the loss pulls."""
+    learner = lily(pipe, r, **options)
+    learner.start = GradientStart(one_adapter(denoiser(pipe), None)[1])
+    return learner
 
 
 def by_peft(kind: str, knob: str, pipe: Any, size: Any, **options: Any) -> Learner:
@@ -116,12 +126,14 @@ _randlora = functools.partial(by_peft, "RandLoraConfig", "r", save_projection=Fa
 METHODS = {
     method.name: method
     for method in (
-        Method("lily", lily, RANKS, 5e-3),
-        Method("lily-token", functools.partial(lily, routing="token"), RANKS, 5e-3),
-        Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 5e-3),
-        Method("lily-static", functools.partial(lily, routing="static"), RANKS, 5e-3),
+        Method("lily", lily, RANKS, 2e-3),
+        Method("lily-2-experts", functools.partial(lily, num_B=2, stride_A=8), RANKS, 5e-3),
+        Method("lily-gradient", lily_gradient, RANKS, 2e-3),
+        Method("lily-token", functools.partial(lily, routing="token"), RANKS, 2e-3),
+        Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 2e-3),
+        Method("lily-static", functools.partial(lily, routing="static"), RANKS, 2e-3),
         Method("peft-lily", functools.partial(
-            by_peft, "LilyConfig", "r", stride_A=4, num_B=4, scaling=2.0), RANKS, 5e-3),
+            by_peft, "LilyConfig", "r", stride_A=4, num_B=4, scaling=2.0), RANKS, 2e-3),
         Method("lora", lora, RANKS, 5e-3),
         Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
         Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,32 +23,32 @@ INK, OURS, THEIRS, RULE = "#1e1e22", "#c2410c", "#64748b", "#d4d4d8"
 Runs = list[dict[str, Any]]
 
 
-def write(folder: Path, args: argparse.Namespace) -> None:
-    """Write the results of all runs on the measured subjects that the folder has, with these settings."""
-    rows = summaries(collected(folder, args))
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What runs must have in common to stand in one table."""
+    return {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": base_hash(args.model)}
+
+
+def write(runs: Runs, args: argparse.Namespace) -> None:
+    """Write the results of these runs that are on the measured subjects."""
+    rows = summaries(collected(runs, args))
     if not rows:
         print("nothing is measured yet")
         return
     name = results_name("fidelity", args.model)
-    settings = {
+    common = {
         "model": args.model, "steps": args.max_train_steps, "batch": args.train_batch_size, "tuned on": args.tune_on
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
-    result = {"settings": settings, "rows": rows, "conditions": facts}
+    result = {"settings": common, "rows": rows, "conditions": facts}
     write_results(name, result, page(result), Path(args.results_dir))
     frontier_figure(rows).savefig(Path(args.results_dir) / f"{name}.png", facecolor="white")
     print(page(result))
 
 
-def collected(folder: Path, args: argparse.Namespace) -> dict[tuple[str, str], Runs]:
-    """The runs of each method and budget on this base, at the rate that most of them have."""
-    wanted = {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": base_hash(args.model)}
+def collected(runs: Runs, args: argparse.Namespace) -> dict[tuple[str, str], Runs]:
+    """The runs of each method and budget, at the rate that most of them have."""
     by_rate: dict[tuple[str, str], dict[float, Runs]] = defaultdict(lambda: defaultdict(list))
-    for file in sorted(folder.glob("*/*.json")):
-        run = json.loads(file.read_text())
-        settings = run["settings"]
-        if settings != wanted:
-            continue
+    for run in runs:
         if run["method"] in METHODS and run["subject"] in args.subjects and run["seed"] in args.seeds:
             by_rate[run["method"], run["budget"]][run["rate"]].append(run)
     return {pair: max(rates.values(), key=len) for pair, rates in by_rate.items()}
