@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ui.recipe import MAX_SEED, Recipe, UsedAdapter, png_info
+from ui.keeping.recipe import MAX_SEED, Recipe, UsedAdapter, png_info
 
 from .adapter_weight import parse
 from .grid import labelled_grid

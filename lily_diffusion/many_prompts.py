@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from ui.recipe import MAX_SEED, RECIPE_KEY, Recipe, png_info, to_json
+from ui.keeping.recipe import MAX_SEED, RECIPE_KEY, Recipe, png_info, to_json
 
 from .grid import labelled_grid
 

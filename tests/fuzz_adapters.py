@@ -21,7 +21,7 @@ from lily_diffusion import check_compatible, delete_adapters, load_lily_weights
 from lily_diffusion.base_model import load_pipeline
 from lily_diffusion.header import METADATA_KEY
 from tests.test_ui_session import save_adapter
-from ui.adapter_folder import AdapterFolder, AdapterFolderError
+from ui.pipeline.adapter_folder import AdapterFolder, AdapterFolderError
 
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1.5, -1e308, float("nan"), float("inf"), "", "../../etc/passwd", "\0",

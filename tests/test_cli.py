@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lily_diffusion import LilyConfig, attach, base_model, cli, demo, save_lily_weights
 from lily_diffusion.generate import parse_adapters
 from lily_diffusion.training import parse_args as parse_training_args
-from ui.recipe import read_png
+from ui.keeping.recipe import read_png
 
 PROMPT = "a cat on a red background"
 

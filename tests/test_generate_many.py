@@ -13,7 +13,7 @@ from PIL import Image
 
 from lily_diffusion import cli, many_prompts
 from lily_diffusion.many_prompts import PromptLine, path_of, read_prompts, seed_of, this_process
-from ui.recipe import read_png
+from ui.keeping.recipe import read_png
 
 PROMPTS = ["a cat on a red background", "two dogs", "a robot", "a bear", "an owl", "a rocket", "a cactus", "a fish"]
 NAMES = [f"line-{i:05d}-01.png" for i in range(1, 9)]

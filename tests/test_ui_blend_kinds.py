@@ -13,12 +13,13 @@ from lily_diffusion import LilyConfig, attach, detach, get_active_adapters, save
 from lily_diffusion.base_model import load_pipeline
 from lily_diffusion.components import adapters_of
 from tests.test_ui_judge import id_of, order, told
-from ui import axes, merging, router_view, xyz
-from ui.asking import NUM_SETTINGS, order_of
-from ui.jobs import Job, Progress, distance
+from ui.generate.asking import NUM_SETTINGS, order_of
+from ui.judge import axes, router_view, xyz
+from ui.keeping.recipe import BLENDS, infotext, read_png
 from ui.messages import Finished, Order, Picture, Watching
-from ui.orders import SessionError
-from ui.recipe import BLENDS, infotext, read_png
+from ui.pipeline import merging
+from ui.pipeline.jobs import Job, Progress, distance
+from ui.pipeline.orders import SessionError
 from ui.session import Session
 
 BOTH = {"robot": 1.0, "ink": 0.5}

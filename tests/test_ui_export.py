@@ -14,12 +14,14 @@ from lily_diffusion import read_lily_header
 from lily_diffusion.base_model import load_pipeline
 from tests.test_ui_judge import id_of, order, save_static, told
 from tests.test_ui_session import save_adapter
-from ui import baked_file, block_view, blocks, compare, exporting, router_view
-from ui.exporting import Exported, Wish
-from ui.jobs import Job, Progress, distance
+from ui.export import baked_file, exporting
+from ui.export.exporting import Exported, Wish
+from ui.judge import block_view, compare, router_view
+from ui.keeping.recipe import read_png
 from ui.messages import Picture
-from ui.orders import SessionError
-from ui.recipe import read_png
+from ui.pipeline import blocks
+from ui.pipeline.jobs import Job, Progress, distance
+from ui.pipeline.orders import SessionError
 from ui.session import Session
 
 ON, OFF = ("a red cat", "a blue dog"), ("a green bird",)

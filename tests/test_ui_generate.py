@@ -16,9 +16,9 @@ from PIL import Image
 from lily_diffusion import get_adapter_weights
 from lily_diffusion.base_model import load_pipeline
 from tests.test_ui_session import files, id_of, make, pixels, save_adapter, session  # noqa: F401
-from ui import drawing, preview, schedulers
-from ui.adapter_folder import AdapterFolder
 from ui.messages import Finished, Order, Picture, Preview, Step
+from ui.pipeline import drawing, preview, schedulers
+from ui.pipeline.adapter_folder import AdapterFolder
 from ui.session import Session, SessionError
 
 # ruff: noqa: F811
@@ -162,7 +162,7 @@ def test_a_blend_changes_its_weights_without_loading_anything_again(session, mon
     ids = [id_of(session, name) for name in ("robot", "styles/ink")]
     make(session, weights=dict.fromkeys(ids, 0.5))
     monkeypatch.setattr("ui.session.load_lily_weights", None)
-    monkeypatch.setattr("ui.adapter_folder.read_lily_header", None)
+    monkeypatch.setattr("ui.pipeline.adapter_folder.read_lily_header", None)
     first, second = (make(session, weights={ids[0]: w, ids[1]: "1@0,0@1"})[0] for w in (0.2, 0.9))
     assert pixels(first) != pixels(second)
 

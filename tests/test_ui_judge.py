@@ -11,11 +11,12 @@ from PIL import Image
 from lily_diffusion import LilyConfig, attach, detach, save_lily_weights
 from lily_diffusion.base_model import load_pipeline
 from tests.test_ui_session import save_adapter
-from ui import axes, block_view, blocks, compare, router_view, xyz
-from ui.jobs import Job, Progress, distance
+from ui.judge import axes, block_view, compare, router_view, xyz
+from ui.keeping.recipe import read_png
 from ui.messages import Order
-from ui.orders import SessionError
-from ui.recipe import read_png
+from ui.pipeline import blocks
+from ui.pipeline.jobs import Job, Progress, distance
+from ui.pipeline.orders import SessionError
 from ui.session import Session
 
 

@@ -10,11 +10,11 @@ import pytest
 from lily_diffusion.base_model import load_pipeline
 from tests.test_ui_judge import id_of
 from tests.test_ui_session import save_adapter
-from ui import order_form
-from ui.jobs import Job
-from ui.judge_actions import Jobs
+from ui.judge import order_form
+from ui.judge.judge_actions import Jobs
 from ui.messages import Order, Picture
-from ui.orders import SessionError
+from ui.pipeline.jobs import Job
+from ui.pipeline.orders import SessionError
 from ui.session import Session
 
 

@@ -13,8 +13,9 @@ from lily_diffusion.base_model import load_pipeline
 from tests.browser import browser  # noqa: F401
 from tests.test_ui_judge import save_static
 from tests.test_ui_session import save_adapter
-from ui import app, xyz
-from ui.recipe import read_png
+from ui import app
+from ui.judge import xyz
+from ui.keeping.recipe import read_png
 from ui.session import Session
 
 HOSTILE = "<img src=x onerror=alert(1)> *b*"

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ui import drawing, whole_files
-from ui.history import History, HistoryError
-from ui.recipe import Recipe, UsedAdapter, read_png
-from ui.stored import Presets, StoredError, Style, Styles
-from ui.thumbnails import EDGE, Thumbnails
+from ui.keeping import whole_files
+from ui.keeping.history import History, HistoryError
+from ui.keeping.recipe import Recipe, UsedAdapter, read_png
+from ui.keeping.stored import Presets, StoredError, Style, Styles
+from ui.keeping.thumbnails import EDGE, Thumbnails
+from ui.pipeline import drawing
 
 RECIPE = Recipe(
     "a «cat»", "", 20, 4.5, 64, 96, 123, "embedded", (UsedAdapter("a", "0" * 64, "1@0,0@1,mid=0"),), "Euler"
@@ -51,7 +52,7 @@ def test_the_history_is_by_day_searched_and_the_newest_first(history):
 
 def test_the_index_saves_reading_and_is_made_again_when_it_is_gone_torn_or_wrong(history, monkeypatch):
     wanted, reads = history.find(), []
-    monkeypatch.setattr("ui.history.read_png", lambda path: (reads.append(path), read_png(path))[1])
+    monkeypatch.setattr("ui.keeping.history.read_png", lambda path: (reads.append(path), read_png(path))[1])
     assert opened(history.root).find() == wanted and reads == []
     text = history.index.read_text()
     for damaged in (text[: len(text) // 2], "", "\0" * 100, "[" * 9000, text.replace("a red cat", "a red cat\\ud800")):
@@ -110,7 +111,7 @@ import sys, threading
 from pathlib import Path
 from PIL import Image
 from tests.test_ui_keep import RECIPE, opened
-from ui import drawing
+from ui.pipeline import drawing
 root = Path(sys.argv[1]); history = opened(root); image = Image.effect_noise((400, 400), 50).convert("RGB")
 print("go", flush=True)
 while True:
@@ -119,15 +120,17 @@ while True:
 
 
 def test_kill_minus_9_while_saving_leaves_whole_pictures_only(tmp_path):
-    for _ in range(3):
+    for kill in range(3):
         command = [sys.executable, "-c", KILLED, str(tmp_path)]
         run = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
         run.stdout.readline()
-        time.sleep(0.4)
+        end = time.monotonic() + 60
+        while len(list(tmp_path.glob("2*/*.png"))) < 3 * (kill + 1) and time.monotonic() < end:
+            time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
         run.wait()
     found = opened(tmp_path).find()
-    assert len(found) >= 3 and len(found) == min(60, len(list(tmp_path.glob("2*/*.png"))))
+    assert len(found) >= 9 and len(found) == min(60, len(list(tmp_path.glob("2*/*.png"))))
     for entry in found:
         assert read_png(tmp_path / entry.place) == RECIPE
         with Image.open(tmp_path / entry.place) as image:

@@ -9,8 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.test_ui_session import files, id_of, make, session  # noqa: F401
-from ui.foreign import read_picture
-from ui.recipe import INFOTEXT_KEY, MAX_SEED, RecipeError, infotext, png_info, to_json
+from ui.keeping.foreign import read_picture
+from ui.keeping.recipe import INFOTEXT_KEY, MAX_SEED, RecipeError, infotext, png_info, to_json
 
 # ruff: noqa: F811
 A1111 = (

@@ -13,7 +13,7 @@ from tests.browser import browser  # noqa: F401
 from tests.test_ui_keep_foreign import A1111, png
 from tests.test_ui_page import address, card, generate, page, pictures, row, saved, use, wait_for  # noqa: F401
 from tests.test_ui_session import save_adapter
-from ui.recipe import read_png
+from ui.keeping.recipe import read_png
 from ui.session import Session
 
 # ruff: noqa: F811

@@ -16,7 +16,7 @@ from PIL import Image
 from lily_diffusion import load_lily_weights, unload_lily_weights
 from lily_diffusion.base_model import load_pipeline
 from tests.test_ui_session import save_adapter
-from ui.recipe import read_png
+from ui.keeping.recipe import read_png
 from ui.session import Session
 
 KILLS = 3
@@ -24,8 +24,8 @@ WORK = """
 import sys, threading
 from dataclasses import replace
 from pathlib import Path
-from ui.exporting import Wish, export
-from ui.jobs import Job
+from ui.export.exporting import Wish, export
+from ui.pipeline.jobs import Job
 from ui.messages import Order, Picture
 from ui.session import Session
 

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from ui import app, guard, logins
+from ui import app
+from ui.serving import guard, logins
 from ui.session import Session
 
 

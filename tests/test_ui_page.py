@@ -12,7 +12,7 @@ from lily_diffusion.base_model import load_pipeline
 from tests.browser import browser  # noqa: F401
 from tests.test_ui_session import save_adapter
 from ui import app
-from ui.recipe import read_png
+from ui.keeping.recipe import read_png
 from ui.session import Session
 
 HOSTILE = "<img src=x onerror=alert(1)> *b*"

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ui import preview
+from ui.pipeline import preview
 
 FAMILIES = ["flux", "flux_2", "flux_2_klein", "qwen_image", "z_image"]
 SIZES = [(16, 16), (48, 16), (16, 32), (32, 48)]  # width and height

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ui.recipe import (
+from ui.keeping.recipe import (
     INFOTEXT_KEY,
     MAX_TEXT,
     RECIPE_KEY,

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from lily_diffusion.adapter_weight import parse
-from ui import library, weight_text
-from ui.adapter_rows import Choice, as_chosen, read, weights_of
+from ui.generate import library, weight_text
+from ui.generate.adapter_rows import Choice, as_chosen, read, weights_of
 from ui.messages import AdapterCard
 from ui.style import error, plain, progress_bar
 

@@ -12,8 +12,9 @@ from gradio_client import Client
 
 from lily_diffusion.base_model import load_pipeline
 from tests.test_ui_session import save_adapter
-from ui import api, app, guard
-from ui.recipe import read_png
+from ui import api, app
+from ui.keeping.recipe import read_png
+from ui.serving import guard
 from ui.session import Session
 
 ARGUMENTS = {

@@ -16,7 +16,7 @@ from tests import hostile_requests as hostile
 from tests.test_ui_session import save_adapter
 from ui import app
 from ui.session import Session
-from ui.training_runs import Trainings
+from ui.train.training_runs import Trainings
 
 CANARY = "canary-7d1f"  # what must never be in an answer
 ROOT = str(Path(__file__).parents[1])

@@ -11,7 +11,7 @@ from tests.browser import browser  # noqa: F401
 from ui import app
 from ui.german import GERMAN
 from ui.session import Session
-from ui.training_runs import Trainings
+from ui.train.training_runs import Trainings
 from ui.translations import fixed_texts
 
 ROBOT = sorted((Path(__file__).parents[1] / "examples" / "subjects" / "robot").iterdir())

@@ -15,10 +15,10 @@ from PIL import Image
 
 from lily_diffusion import LilyConfig, attach, detach, get_active_adapters, save_lily_weights
 from lily_diffusion.base_model import load_pipeline
-from ui import base_models
-from ui.adapter_folder import AdapterFolder, AdapterFolderError, without_paths
+from ui.keeping.recipe import png_info
 from ui.messages import Finished, Order, Picture, Step
-from ui.recipe import png_info
+from ui.pipeline import base_models
+from ui.pipeline.adapter_folder import AdapterFolder, AdapterFolderError, without_paths
 from ui.session import Session, SessionError
 
 

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from lily_diffusion.training.checkpoints import read_progress
-from ui import training_process, training_runs
-from ui.loss_chart import loss_chart
 from ui.session import Session, SessionError
-from ui.training_pictures import MAX_PICTURES, Drafts, cut
-from ui.training_runs import FINISHED, RUNNING, STOPPED, Trainings, Wish
+from ui.train import training_process, training_runs
+from ui.train.loss_chart import loss_chart
+from ui.train.training_pictures import MAX_PICTURES, Drafts, cut
+from ui.train.training_runs import FINISHED, RUNNING, STOPPED, Trainings, Wish
 
 SUBJECTS = Path(__file__).parents[1] / "examples" / "subjects"
 WISH = Wish("sks", "robot", 4, 4, 0.0, 64, 7, "")

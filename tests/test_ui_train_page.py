@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.test_ui_serve_page import ROBOT, address, browser, open_page, session, tab
 from ui import app
-from ui.training_runs import Trainings
+from ui.train.training_runs import Trainings
 
 __all__ = ["address", "browser", "open_page", "session"]  # fixtures
 

@@ -14,10 +14,10 @@ import gradio as gr
 from gradio.data_classes import FileData
 from gradio.processing_utils import save_file_to_cache
 
-from ui.asking import user_errors
 from ui.events import FOLDER, PIPELINE
+from ui.generate.asking import user_errors
+from ui.keeping.recipe import MAX_ADAPTERS
 from ui.messages import Order, Picture, Step
-from ui.recipe import MAX_ADAPTERS
 from ui.session import Session, SessionError
 
 PUBLIC = {"api_visibility": "public"}

@@ -13,15 +13,19 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ui import api, export_tab, generate_tab, judge_tab, order_form, train_tab, translations
-from ui.asking import order_of
-from ui.guard import Guard
+from ui import api, translations
+from ui.export import export_tab
+from ui.generate import generate_tab
+from ui.generate.asking import order_of
+from ui.judge import judge_tab, order_form
 from ui.keys import CSS as KEYS_CSS
 from ui.keys import KEYS
 from ui.messages import Order
+from ui.serving.guard import Guard
 from ui.session import USER_ERRORS, Session
 from ui.style import CSS, THEME
-from ui.training_runs import Trainings
+from ui.train import train_tab
+from ui.train.training_runs import Trainings
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MAX_UPLOAD = 2 * 2**30  # bytes of one adapter or picture

@@ -1,6 +1,6 @@
 """German for the page's fixed texts. What is missing here is shown in English."""
 
-from ui.training_pictures import MAX_PICTURES
+from ui.train.training_pictures import MAX_PICTURES
 
 GERMAN = {
     # tabs and headings

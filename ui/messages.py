@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from ui.recipe import SUM, Recipe
+from ui.keeping.recipe import SUM, Recipe
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Order:
     Attributes:
         seed: of the first picture; -1 draws one.
         weights: adapter id -> a number, or the text of `lily_diffusion.adapter_weight` for blocks and steps.
-        scheduler: a name of `ui.schedulers`; empty is the base model's own.
-        blend: one of `ui.recipe.BLENDS`, how the adapters are combined.
+        scheduler: a name of `ui.pipeline.schedulers`; empty is the base model's own.
+        blend: one of `ui.keeping.recipe.BLENDS`, how the adapters are combined.
         preview: a small picture of what is there every so many steps; 0 for none.
     """
 

@@ -16,20 +16,20 @@ import torch
 
 from lily_diffusion import check_compatible, delete_adapters, load_lily_weights, set_adapters
 from lily_diffusion.adapter_weight import known_selectors
-from ui import base_models, schedulers
-from ui.adapter_folder import AdapterFile, AdapterFolder, AdapterFolderError, without_paths
-from ui.base_models import BaseModel, BaseModelError
-from ui.foreign import read_picture
-from ui.history import History, HistoryError
-from ui.merging import Merges, OnWatching
+from ui.keeping.foreign import read_picture
+from ui.keeping.history import History, HistoryError
+from ui.keeping.recipe import Recipe, RecipeError, clean_name
+from ui.keeping.restoring import Restored, restore
+from ui.keeping.stored import Presets, StoredError, Styles
+from ui.keeping.thumbnails import Thumbnails
 from ui.messages import AdapterCard, Event, Order
-from ui.orders import SessionError, Weights, layers_of, recipe_of
-from ui.preview import Previewer
-from ui.recipe import Recipe, RecipeError, clean_name
-from ui.restoring import Restored, restore
-from ui.run import Run
-from ui.stored import Presets, StoredError, Styles
-from ui.thumbnails import Thumbnails
+from ui.pipeline import base_models, schedulers
+from ui.pipeline.adapter_folder import AdapterFile, AdapterFolder, AdapterFolderError, without_paths
+from ui.pipeline.base_models import BaseModel, BaseModelError
+from ui.pipeline.merging import Merges, OnWatching
+from ui.pipeline.orders import SessionError, Weights, layers_of, recipe_of
+from ui.pipeline.preview import Previewer
+from ui.pipeline.run import Run
 
 MAX_IN_MEMORY = 8  # adapters that stay loaded between runs
 USER_ERRORS = (SessionError, AdapterFolderError, BaseModelError, RecipeError, HistoryError, StoredError)

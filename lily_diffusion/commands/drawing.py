@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from ui.recipe import MAX_SEED
+from ui.keeping.recipe import MAX_SEED
 
 
 def check_drawing(args: argparse.Namespace, pictures: int = 1) -> None:

@@ -1,0 +1,1 @@
+"""The tab that writes a blend into one file."""

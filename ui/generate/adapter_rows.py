@@ -1,0 +1,157 @@
+"""The adapters in use: a fixed number of rows that are filled, shown and hidden, each with its weight.
+
+File names and texts from headers only go into plain components or through ``style.plain``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ui.events import PRIVATE, QUICK
+from ui.generate import weight_text
+from ui.keeping.recipe import MAX_ADAPTERS, MAX_WEIGHT, MAX_WEIGHT_TEXT
+from ui.messages import AdapterCard
+from ui.style import plain
+
+MAX_ROWS = MAX_ADAPTERS
+SLIDER = (-1.0, 2.0)
+
+_TO_SLIDER = f"(w) => Math.max({SLIDER[0]}, Math.min({SLIDER[1]}, w ?? 0))"
+_INSERT = """(prompt, words) => {
+    const wanted = words.replace(/^\\+ /, '');
+    if (prompt.includes(wanted)) return prompt;
+    return prompt.trim() ? prompt.trim().replace(/,$/, '') + ', ' + wanted : wanted;
+}"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An adapter in use. ``text``, where there is one, is its weight by block and step, and counts for ``weight``."""
+
+    on: bool = True
+    weight: float = 1.0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The components of one row; the number box holds the weight, the slider follows it."""
+
+    box: gr.Column
+    on: gr.Checkbox
+    words: gr.Button
+    remove: gr.Button
+    slider: gr.Slider
+    weight: gr.Number
+    preset: gr.Dropdown
+    text: gr.Textbox
+    curve: gr.HTML
+    blocks: gr.Markdown
+    reason: gr.Markdown
+
+    @property
+    def shown(self) -> list[Any]:
+        return [self.box, self.on, self.words, self.slider, self.weight, self.preset, self.text, self.curve,
+                self.blocks, self.reason]  # fmt: skip
+
+
+def build(prompt: gr.Textbox) -> list[Row]:
+    """Make the rows, hidden, with the wiring inside each (slider and number box, trigger words, curve)."""
+    rows = [_build_row(number) for number in range(MAX_ROWS)]
+    client: dict[str, Any] = {"fn": None, "queue": False, **PRIVATE}
+    for row in rows:
+        row.slider.input(inputs=row.slider, outputs=row.weight, js="(w) => w", **client)
+        row.weight.input(inputs=row.weight, outputs=row.slider, js=_TO_SLIDER, **client)
+        row.words.click(inputs=[prompt, row.words], outputs=prompt, js=_INSERT, **client)
+        gr.on([row.text.change, row.slider.release, row.weight.blur], _drawn, [row.text, row.weight],
+              [row.curve, row.slider, row.weight], trigger_mode="always_last", **QUICK)  # fmt: skip
+    return rows
+
+
+def _build_row(number: int) -> Row:
+    with gr.Column(visible=False, elem_classes=["adapter"], elem_id=f"adapter-{number}") as box:
+        with gr.Row():
+            on = gr.Checkbox(label="", container=False, scale=1, min_width=100, elem_classes=["name"])
+            words = gr.Button(size="sm", scale=0, min_width=60, elem_classes=["words"])
+            remove = gr.Button("×", size="sm", scale=0, min_width=34, elem_classes=["remove"])
+        with gr.Row(elem_classes=["weights"]):
+            slider = gr.Slider(
+                *SLIDER, 1.0, step=0.05, show_label=False, container=False, scale=4, min_width=100,
+                label="weight", elem_classes=["weight-slider"],
+            )  # fmt: skip
+            weight = gr.Number(
+                1.0, minimum=-MAX_WEIGHT, maximum=MAX_WEIGHT, step=0.05, show_label=False, container=False, scale=0,
+                min_width=84, label="weight", elem_classes=["weight"],
+            )  # fmt: skip
+        with gr.Accordion("By block and step", open=False, elem_classes=["shape"]):
+            preset = gr.Dropdown([weight_text.PLAIN], value=None, label="Ready-made", elem_classes=["preset"])
+            text = gr.Textbox(label="Weight by block and step", placeholder="0.8,mid=0.5 or 1@0,0@0.6", lines=1,
+                              max_length=MAX_WEIGHT_TEXT, elem_classes=["weight-text"])  # fmt: skip
+            curve = gr.HTML(elem_classes=["drawn"])
+            blocks = gr.Markdown(elem_classes=["quiet"])
+        reason = gr.Markdown(elem_classes=["warn"])
+    return Row(box, on, words, remove, slider, weight, preset, text, curve, blocks, reason)
+
+
+def fill(
+    rows: Sequence[Row],
+    cards: Mapping[str, AdapterCard],
+    chosen: Mapping[str, Choice],
+    selectors: Callable[[str], Sequence[str]],
+) -> list[Any]:
+    """Return one update for every component of every row, in the order of ``Row.shown``.
+
+    Args:
+        cards: those of the adapters in use, by id.
+        chosen: the adapters in use by id, in the order of the rows.
+        selectors: id -> what its weight can differ by.
+    """
+    updates: list[Any] = []
+    for card, choice in [(cards[i], choice) for i, choice in chosen.items() if i in cards][: len(rows)]:
+        usable, names = card.reason is None, selectors(card.id)
+        plainly = usable and not choice.text
+        updates += [
+            gr.update(visible=True),
+            gr.update(label=card.name, value=choice.on and usable, interactive=usable),
+            gr.update(value="+ " + ", ".join(card.trigger_words), visible=usable and bool(card.trigger_words)),
+            gr.update(value=min(max(choice.weight, SLIDER[0]), SLIDER[1]), interactive=plainly),
+            gr.update(value=choice.weight, interactive=plainly),
+            gr.update(choices=weight_text.presets(names), value=None),
+            gr.update(value=choice.text),
+            weight_text.curve(choice.text, choice.weight),
+            f"Blocks: {plain(', '.join(names[:40]))}" if names else "",
+            gr.update(value=plain(card.reason or ""), visible=not usable),
+        ]
+    used = len(updates) // len(rows[0].shown) if rows else 0
+    for row in rows[used:]:
+        updates += [gr.update(visible=False), *(gr.skip() for _ in row.shown[1:])]
+    return updates
+
+
+def read(
+    ids: Sequence[str], ticks: Sequence[bool], weights: Sequence[float | None], texts: Sequence[str | None]
+) -> dict[str, Choice]:
+    """Return the adapters in use by id; an empty weight box is not a number."""
+    return {
+        i: Choice(bool(tick), float("nan" if weight is None else weight), (text or "").strip())
+        for i, tick, weight, text in zip(ids, ticks, weights, texts, strict=False)
+    }
+
+
+def weights_of(chosen: Mapping[str, Choice]) -> dict[str, float | str]:
+    """Return ``{id: weight}`` of those that are on, as an order has it."""
+    return {i: choice.text or choice.weight for i, choice in chosen.items() if choice.on}
+
+
+def as_chosen(weights: Mapping[str, float | str]) -> dict[str, Choice]:
+    """Return the rows for the weights of an order."""
+    return {i: Choice(text=w) if isinstance(w, str) else Choice(weight=w) for i, w in weights.items()}
+
+
+def _drawn(text: str | None, weight: float | None) -> list[Any]:
+    plainly = gr.update(interactive=not (text or "").strip())
+    return [weight_text.curve(text or "", weight), plainly, plainly]

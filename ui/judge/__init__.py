@@ -1,0 +1,1 @@
+"""The tab that compares: base against adapted, grids, the experts' map, blocks."""

@@ -1,0 +1,1 @@
+"""What is kept: recipes in pictures, history, presets, styles. Nothing here imports gradio."""
