@@ -1,13 +1,15 @@
-"""Write docs/benchmarks.md from the results that are committed.
+"""Write docs/benchmarks.md, and the README's table, from the results that are committed.
 
 python -m benchmarks.render            # write it
-python -m benchmarks.render --check    # exit with 1 if it is not what the results say
+python -m benchmarks.render --check    # exit with 1 if they are not what the results say
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from benchmarks import first_picture, speed, training_speed
 from benchmarks.fidelity import ablations, report
 from benchmarks.measures import RESULTS, measured_with
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+TABLE = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- end -->)", re.DOTALL)  # its place in the README
 INTRO = """# Benchmarks
 
 Every number comes from a script of `benchmarks/` and a JSON file in `benchmarks/results/`; this page is written from
@@ -48,12 +52,32 @@ def rendered() -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
+def in_readme() -> str:
+    """The README with its table as the results have it."""
+    rows = json.loads((RESULTS / "speed.json").read_text())["rows"]
+    costs: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "time of a forward pass ÷ the bare model's": lambda one: one["forward"],
+        "operators an adapted projection": lambda one: one["operators"],
+        "bytes of the file ÷ those of its parameters": lambda one: one.get("bytes_of_parameters"),
+        "milliseconds to attach": lambda one: one.get("attach_ms"),
+        "milliseconds to load": lambda one: one.get("load_ms"),
+    }
+    lines = [f"| median over {len(rows)} settings | {' | '.join(speed.RIVALS)} |", f"|---|{'---|' * len(speed.RIVALS)}"]
+    for name, cost in costs.items():
+        values = [[cost(row[rival]) for row in rows] for rival in speed.RIVALS]
+        cells = ["" if None in found else f"{statistics.median(found):.3g}" for found in values]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return TABLE.sub(lambda _: "\n" + "\n".join(lines) + "\n\n", README.read_text())
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
+    pages = {PAGE: rendered(), README: in_readme()}
     if parser.parse_args(argv).check:
-        return int(PAGE.read_text() != rendered())
-    PAGE.write_text(rendered())
+        return int(any(page.read_text() != text for page, text in pages.items()))
+    for page, text in pages.items():
+        page.write_text(text)
     return 0
 
 

@@ -14,8 +14,9 @@ from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
 from lily_diffusion import base_model
 
 
-def test_the_page_is_what_the_results_say():
+def test_the_pages_are_what_the_results_say():
     assert render.PAGE.read_text() == render.rendered()
+    assert render.README.read_text() == render.in_readme() and "| Lily |" in render.in_readme()
     assert render.main(["--check"]) == 0
 
 

@@ -97,6 +97,17 @@ def test_pictures_are_compared_deleted_and_sent_back(page, session):
     assert pictures(page).count() == 1
 
 
+def test_a_picture_is_put_on_the_card_of_its_adapter(page, session):
+    use(page, "robot")
+    generate(page, steps=2, seed=3)
+    wait_for(page, "Done: 1 picture")
+    page.click("#on-card")
+    card(page, "robot").locator("img").wait_for()
+    picture = session.adapters.root / "robot.preview.webp"
+    assert picture.is_file()
+    picture.unlink()
+
+
 def test_styles_and_earlier_prompts(page, session):
     page.fill("#prompt textarea", "a photo of {prompt}, grainy")
     page.get_by_text("Styles and earlier prompts").click()

@@ -59,6 +59,7 @@ GERMAN = {
     "Delete": "Löschen",
     "Delete chosen": "Gewählte löschen",
     "Use its settings": "Seine Einstellungen benutzen",
+    "Put on its card": "Auf seine Karte",
     "Presets": "Vorlagen",
     "Saved settings with adapters": "Gespeicherte Einstellungen mit Adaptern",
     "Name of a preset": "Name einer Vorlage",

@@ -203,6 +203,21 @@ class Session:
             return ""
         return self.thumbnails.data_uri(file.picture, file.picture_stamp, self.adapters.root)
 
+    def put_on_card(self, picture_id: str) -> AdapterCard:
+        """Make a saved picture that of the adapter which it was made with, and return the adapter's card.
+
+        Raises:
+            SessionError: it was not made with one adapter of the folder alone.
+            HistoryError, RecipeError, AdapterFolderError: the picture or the adapter's file is gone or unfit.
+        """
+        path = self.history.path(picture_id)
+        used = [self.adapters.find(one.content_hash) for one in read_picture(path)[0].adapters]
+        small = self.thumbnails.of(path, (0, path.stat().st_mtime_ns), self.history.root)
+        if len(used) != 1 or used[0] is None or small is None:
+            raise SessionError("A card shows what its adapter does alone: take a picture with one adapter of the list.")
+        self.adapters.set_picture(used[0].id, small.read_bytes())
+        return self._card(self.adapters.get(used[0].id))
+
     def selectors(self, adapter_id: str) -> list[str]:
         """Names of the blocks, kinds of attention and projections that a weight of this adapter can differ by."""
         file = self.adapters.get(adapter_id)

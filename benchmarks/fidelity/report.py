@@ -46,12 +46,13 @@ def write(runs: Runs, args: argparse.Namespace) -> None:
 
 
 def collected(runs: Runs, args: argparse.Namespace) -> dict[tuple[str, str], Runs]:
-    """The runs of each method and budget, at the rate that most of them have."""
+    """The runs of each method and budget that has all subjects, at the rate that most of its runs have."""
     by_rate: dict[tuple[str, str], dict[float, Runs]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run["method"] in METHODS and run["subject"] in args.subjects and run["seed"] in args.seeds:
             by_rate[run["method"], run["budget"]][run["rate"]].append(run)
-    return {pair: max(rates.values(), key=len) for pair, rates in by_rate.items()}
+    groups = {pair: max(rates.values(), key=len) for pair, rates in by_rate.items()}
+    return {pair: group for pair, group in groups.items() if {run["subject"] for run in group} >= set(args.subjects)}
 
 
 def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:

@@ -78,6 +78,7 @@ def _show(ui: SimpleNamespace) -> None:
     with gr.Row(visible=False, elem_id="tools") as ui.tools:
         ui.send_back = gr.Button("Use its settings", size="sm", min_width=110, elem_id="send-back")
         ui.compare = gr.Button("Compare", size="sm", min_width=90, elem_id="compare")
+        ui.on_card = gr.Button("Put on its card", size="sm", min_width=100, elem_id="on-card")
         ui.delete = gr.Button("Delete", size="sm", min_width=80, elem_id="delete")
     ui.note = gr.Markdown(elem_id="note", elem_classes=["quiet"])
     ui.both = gr.ImageSlider(

@@ -84,6 +84,7 @@ def _wire_hand(ui: SimpleNamespace, keep: KeepActions) -> None:
     ui.gallery.select(keep.select, [ui.made, ui.marked], ui.handled, **FOLDER)
     ui.past_gallery.select(keep.select_past, [ui.past, ui.marked], ui.handled, **FOLDER)
     ui.send_back.click(keep.send_back, [ui.hand, *ui.found], ui.restored, **FOLDER)
+    ui.on_card.click(keep.put_on_card, [ui.hand, *ui.found, ui.ids], ui.listed, **FOLDER)
     ui.compare.click(keep.compare, [ui.hand, ui.marked], [ui.marked, ui.compare, ui.both, ui.note], **QUICK)
     ui.delete.click(
         keep.delete, [ui.hand, ui.made, ui.day, ui.past_search],

@@ -68,6 +68,12 @@ class KeepActions:
             empty = gr.update(visible=False)
             return [pictures, made, "", empty, empty, *self.past(day, search)]
 
+    def put_on_card(self, hand: str, *found: Any) -> list[Any]:
+        with user_errors():
+            card = self.session.put_on_card(hand)
+            told(f"{card.name} shows this picture now.")
+            return self.adapters.rescan(*found)
+
     def send_back(self, hand: str, search: str, folder: str, limit: int) -> list[Any]:
         with user_errors():
             recipe, notes = read_picture(self.session.history.path(hand))

@@ -120,6 +120,20 @@ class AdapterFolder:
         self.rescan()
         return self.get(self._id(path))
 
+    def set_picture(self, file_id: str, webp: bytes) -> None:
+        """Put a picture beside a file, as ``<name>.preview.webp``, in place of one that was put there like this.
+
+        Raises:
+            AdapterFolderError: the file is gone, or has a ``.preview`` of another kind, which stays.
+        """
+        file = self.get(file_id)
+        target = file.path.with_suffix(".preview.webp")
+        other = file.picture
+        if other is not None and other != target and other.stem == target.stem:
+            raise AdapterFolderError(f"The adapter '{file.name}' has a picture that was put there by hand; it stays.")
+        whole_files.write(target, webp)
+        self.rescan()
+
     def _copy(self, source: Path, stem: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-")[:60] or "adapter"
         hidden = self.root / f".upload-{threading.get_ident()}-{time.monotonic_ns()}.part"  # never listed
