@@ -36,7 +36,8 @@ def write(runs: Runs, args: argparse.Namespace) -> None:
         return
     name = results_name("fidelity", args.model)
     common = {
-        "model": args.model, "steps": args.max_train_steps, "batch": args.train_batch_size, "tuned on": args.tune_on
+        "model": args.model, "steps": args.max_train_steps, "batch": args.train_batch_size, "tuned on": args.tune_on,
+        "seeds": args.seeds,
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
     result = {"settings": common, "rows": rows, "conditions": facts}
@@ -100,7 +101,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# How well a subject is learnt, byte for byte\n",
         f"{rows[0]['subjects']} subjects that the base model has never seen, five pictures each, {settings['steps']} "
-        f"steps of {settings['batch']}; the same pictures, noise and order for every method. The learning rate was "
+        f"steps of {settings['batch']}, {len(settings['seeds'])} seed{'s' if len(settings['seeds']) > 1 else ''}; the "
+        "same pictures, noise and order for every method. The learning rate was "
         f"sought on {', '.join(settings['tuned on'])}, which are not among them. Similarity is the mean cosine to true "
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
@@ -152,7 +154,9 @@ def frontier_figure(rows: list[dict[str, Any]]) -> Any:
             fontsize=8,
         )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlabel("bytes of the file", color=INK)
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(lambda bytes_, _: f"{bytes_ / 1e3:,.0f}")
+    axes.set_xlabel("size of the file, kB", color=INK)
     axes.set_ylabel("similarity to unseen pictures of the subject", color=INK)
     axes.set_title("Above and to the left is better; the line is what nothing beats", color=INK, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
