@@ -39,6 +39,7 @@ THEME = gr.themes.Base(
 )
 
 CSS = """
+gradio-app .fillable, .gradio-container .fillable { max-width: 1280px !important; } /* not gradio's steps of width */
 #page { display: grid; gap: 20px; align-items: start;
         grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); grid-template-rows: auto 1fr;
         grid-template-areas: "ask show" "set show"; }
@@ -129,7 +130,7 @@ CSS = """
 #preview img { display: block; margin: 0; border-radius: var(--radius-md); }
 #preview img.alone { width: min(100%, 512px); } #preview img.beside { width: 120px; }
 #page:has(#preview img.alone) #gallery { display: none; }
-#tools, #go { gap: 8px; flex-wrap: nowrap; }
+#tools, #go { gap: 8px; } #go { flex-wrap: nowrap; } #tools button { flex: 1 1 auto; }
 #both { max-width: 512px; } #past .grid-container { gap: 6px; } #past .caption-label { display: none; }
 #past .grid-wrap { min-height: 0; max-height: 460px; } #past { min-height: 0; }
 
