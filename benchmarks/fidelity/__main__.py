@@ -92,8 +92,9 @@ class Bench:
         key, args = self.key(name, budget, subject, seed, rate), self.args
         if key in self.done:
             return self.done[key]
+        size = self.size(name, budget)  # which draws adapters of its own
         torch.manual_seed(seed)
-        family, size = fresh(self.family), self.size(name, budget)
+        family = fresh(self.family)
         given = lesson(family, subject, self.emoji)
         learner = METHODS[name].put(family.pipe, size)
         outcome = learn(

@@ -177,10 +177,10 @@ def cell(args: argparse.Namespace, family: Family, judge: Judge, variant: str, r
     file = folder / f"{variant}_{args.budget}_{subject}_{rate:g}_{args.max_train_steps}.json"
     if file.exists():
         return json.loads(file.read_text())
-    torch.manual_seed(0)
     method = Method(variant, VARIANTS[variant], RANKS, rate)
-    own = fresh(family)
     size = size_for(method, family.pipe, args.budget)
+    torch.manual_seed(0)
+    own = fresh(family)
     learner = method.put(own.pipe, size)
     learn(own, learner, lesson(own, subject, judge.emoji), subject, rate, args.max_train_steps, 4, 0)
     values = {**judge.values(own, subject), "size": size, "parameters": learner.parameters}
