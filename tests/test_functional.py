@@ -106,9 +106,7 @@ def test_add_with_half_precision_beside_float32_weights(routing):
     for got in (under_autocast, alone):
         assert got.dtype == torch.bfloat16
         assert (got - expected).norm() < 0.02 * expected.norm()
-    limit = (
-        0.1 if routing == "batch" else 0.05
-    )  # one mixture for all: its router's gradient is a difference of large sums
+    limit = 0.1 if routing == "batch" else 0.05  # with one mixture, the router's gradient is what large sums differ by
     gradients = torch.autograd.grad(under_autocast.float().square().sum(), weights)
     for ours, theirs in zip(gradients, torch.autograd.grad(expected.square().sum(), weights), strict=True):
         assert ours.dtype == torch.float32

@@ -44,8 +44,12 @@ def test_it_spans_the_leading_directions_of_the_gradients_of_all_layers_that_sha
     true = gradients(detached(unet))
     for group, As in zip(adapter.groups, adapter.lily_A, strict=True):
         for a, A in enumerate(As):
-            sharing = [true[layer] for layer, its in zip(group.layers, group.A_of_layer, strict=True) if its == a]
+            layers = [layer for layer, its in zip(group.layers, group.A_of_layer, strict=True) if its == a]
+            sharing = [true[layer] for layer in layers]
+            random = torch.cat([start.random(layer, true[layer].shape[1]) for layer in layers])
             G = torch.cat(sharing, dim=1)
+            sketch = start.sketches[adapter.groups.index(group), a]
+            assert (sketch - G @ random).norm() < 1e-4 * sketch.norm()
             torch.testing.assert_close(A @ A.T, GAIN**2 * torch.eye(3), rtol=1e-4, atol=1e-5)
             best = torch.linalg.svdvals(G)[:3].square().sum()
             assert (A @ G).square().sum() / GAIN**2 >= 0.6 * best  # a tenth, if drawn

@@ -211,8 +211,9 @@ class Session:
             HistoryError, RecipeError, AdapterFolderError: the picture or the adapter's file is gone or unfit.
         """
         path = self.history.path(picture_id)
+        status = path.stat()
         used = [self.adapters.find(one.content_hash) for one in read_picture(path)[0].adapters]
-        small = self.thumbnails.of(path, (0, path.stat().st_mtime_ns), self.history.root)
+        small = self.thumbnails.of(path, (status.st_mtime_ns, status.st_size), self.history.root)
         if len(used) != 1 or used[0] is None or small is None:
             raise SessionError("A card shows what its adapter does alone: take a picture with one adapter of the list.")
         self.adapters.set_picture(used[0].id, small.read_bytes())

@@ -65,9 +65,13 @@ class GradientStart:
 
     def _add(self, layer: str, x: Tensor, gradient: Tensor) -> None:
         x, gradient = x.flatten(0, -2).float(), gradient.flatten(0, -2).float()
-        generator = torch.Generator().manual_seed(self.seed + self.adapter.number[layer])  # its columns, every time
-        random = torch.randn(gradient.shape[-1], self.columns, generator=generator).to(gradient.device)
+        random = self.random(layer, gradient.shape[-1]).to(gradient.device)
         self.sketches[self.adapter.place(layer)].addmm_(x.T, gradient @ random)
+
+    def random(self, layer: str, width: int) -> Tensor:
+        """The random columns that a layer's gradient is multiplied by, (width, columns): the same every time."""
+        generator = torch.Generator().manual_seed(self.seed + self.adapter.number[layer])
+        return torch.randn(width, self.columns, generator=generator)
 
 
 class _Watch(torch.autograd.Function):

@@ -11,14 +11,14 @@ import gradio as gr
 from ui.events import FOLDER, PIPELINE, QUICK
 from ui.generate.actions import Actions
 from ui.generate.asking import FIXED
+from ui.generate.card_actions import CardActions
 from ui.generate.keep_actions import KeepActions
-from ui.generate.library_actions import LibraryActions
 from ui.session import Session
 
 
 def wire(ui: SimpleNamespace, session: Session, demo: gr.Blocks) -> None:
     """Connect the components in ``ui`` to the session; groups of outputs are kept in ``ui`` by name."""
-    actions, adapters = Actions(session, ui), LibraryActions(session, ui)
+    actions, adapters = Actions(session, ui), CardActions(session, ui)
     keep = KeepActions(session, ui, adapters)
     _group(ui)
 
@@ -50,7 +50,7 @@ def _group(ui: SimpleNamespace) -> None:
     ui.kept = [ui.preset, ui.styles, ui.earlier]
 
 
-def _wire_adapters(ui: SimpleNamespace, adapters: LibraryActions, actions: Actions) -> None:
+def _wire_adapters(ui: SimpleNamespace, adapters: CardActions, actions: Actions) -> None:
     used = [*ui.listed, *ui.filled]
     ui.rescan.click(adapters.rescan, [*ui.found, ui.ids], ui.listed, **FOLDER)
     ui.timer.tick(adapters.tick, [ui.version, *ui.found, ui.ids], ui.listed, **QUICK)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ui.generate.adapter_rows import as_chosen
 from ui.generate.asking import FIXED, OWN_SCHEDULER, order_of, told, user_errors
-from ui.generate.library_actions import LibraryActions
+from ui.generate.card_actions import CardActions
 from ui.keeping.foreign import read_picture
 from ui.keeping.recipe import RecipeError, infotext
 from ui.keeping.restoring import Restored
@@ -24,7 +24,7 @@ ALL_DAYS = "All days"
 class KeepActions:
     """Pictures are named by the ids of the history; the page never says where a file is."""
 
-    def __init__(self, session: Session, ui: SimpleNamespace, adapters: LibraryActions) -> None:
+    def __init__(self, session: Session, ui: SimpleNamespace, adapters: CardActions) -> None:
         self.session, self.ui, self.adapters = session, ui, adapters
 
     def select(self, made: list[tuple[str, int]], marked: str, event: gr.SelectData) -> list[Any]:

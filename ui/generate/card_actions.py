@@ -19,7 +19,7 @@ NO_ADAPTERS = """**No adapters yet.** Train one with `python train_scripts/train
 `.safetensors` file into the adapters folder; it is listed by itself{drop}."""
 
 
-class LibraryActions:
+class CardActions:
     """Handlers. ``found`` is search text and sub-folder; ``state`` the rows' ids, ticks, weights and texts."""
 
     def __init__(self, session: Session, ui: SimpleNamespace) -> None:
