@@ -129,6 +129,59 @@ def test_interrupt_keeps_the_pictures_that_are_done(page, session):
     page.locator("#stop:disabled").wait_for()
 
 
+def test_who_waits_can_leave_the_queue_and_ask_again(page, browser, address, session):
+    before = len(saved(session))
+    page.fill("#prompt textarea", "a cat")
+    generate(page, steps=20, count=12, seed=1)
+    pictures(page).first.wait_for()
+    other = browser.new_page()
+    other.goto(address)
+    other.locator(".card").first.wait_for()
+    other.fill("#prompt textarea", "a dog")
+    other.click("#generate")
+    other.click("#leave")
+    wait_for(other, "Not waiting any more")
+    assert not other.locator("#leave").is_visible() and other.locator("#stop").is_disabled()
+    page.click("#generate")  # pressed again while it draws, which changes nothing
+    page.locator("#stop:enabled").click()
+    wait_for(page, "Interrupted")
+    generate(other, steps=1, count=1, seed=2)
+    wait_for(other, "Done: 1 picture")
+    other.close()
+    prompts = [read_png(path).prompt for path in saved(session)[before:]]
+    assert prompts[-1] == "a dog" and set(prompts[:-1]) == {"a cat"}
+
+
+def test_many_adapters_are_turned_through_page_by_page(page, session):
+    names = [f"many {letter}" for letter in "abcdefghij"]
+    many = session.adapters.root / "many"
+    many.mkdir()
+    for number, name in enumerate(names):
+        save_adapter(session.base.pipe.unet, many, f"{name}.safetensors", seed=10 + number)
+    card(page, names[-1]).wait_for()
+    for name in names:
+        use(page, name)
+    pager = page.locator("#pager")
+    pager.get_by_text("9 to 10 of 10 in use").wait_for()
+    row(page, "many j").locator(".weight input").fill("0.25")
+    row(page, "many i").locator(".name input").uncheck()
+    page.click("#rows-back")
+    pager.get_by_text("1 to 8 of 10 in use").wait_for()
+    row(page, "many b").locator(".weight input").fill("0.5")
+    row(page, "many a").locator(".remove").click()
+    pager.get_by_text("1 to 8 of 9 in use").wait_for()
+    page.fill("#prompt textarea", "a cat")
+    generate(page, steps=1, count=1, seed=3)
+    wait_for(page, "Done: 1 picture")
+    weights = {used.name: used.weight for used in read_png(saved(session)[-1]).adapters}
+    used = {name for name in names if name not in ("many a", "many i")}
+    assert weights == {f"many/{name}": {"many b": 0.5, "many j": 0.25}.get(name, 1.0) for name in used}
+    page.click("#rows-on")
+    row(page, "many j").locator(".remove").click()
+    pager.wait_for(state="hidden")
+    shutil.rmtree(many)
+
+
 def test_the_shown_picture_is_the_saved_file(page, session):
     generate(page, steps=1, count=1, seed=5)
     wait_for(page, "Done: 1 picture")

@@ -9,7 +9,7 @@ import pytest
 
 from lily_diffusion.adapter_weight import parse
 from ui.generate import library, weight_text
-from ui.generate.adapter_rows import Choice, as_chosen, read, weights_of
+from ui.generate.adapter_rows import ROWS, Choice, Used, as_chosen, read, weights_of
 from ui.messages import AdapterCard
 from ui.style import error, plain, progress_bar
 
@@ -45,11 +45,26 @@ def test_cards_are_inert_and_unusable_ones_cannot_be_pressed():
 
 
 def test_only_rows_that_are_on_count_and_a_text_counts_for_the_number():
-    chosen = read(["a", "b", "c"], [True, False, True, True], [0.5, 1.0, None, 1.0], [" 1@0,0@1 ", "", None, ""])
+    ticks, weights, texts = [True, False, True, True], [0.5, 1.0, None, 1.0], [" 1@0,0@1 ", "", None, ""]
+    rest = [None] * (ROWS - 4)
+    chosen = read(Used(as_chosen(dict.fromkeys("abc", 1.0))), [*ticks, *rest, *weights, *rest, *texts, *rest]).chosen
     assert chosen["a"] == Choice(True, 0.5, "1@0,0@1") and not chosen["b"].on and list(chosen) == ["a", "b", "c"]
     weights = weights_of(chosen)
     assert weights["a"] == "1@0,0@1" and math.isnan(weights["c"]) and weights.keys() == {"a", "c"}
     assert as_chosen({"a": 0.5, "b": "1,mid=0"}) == {"a": Choice(weight=0.5), "b": Choice(text="1,mid=0")}
+
+
+def test_pages_of_rows_keep_what_they_do_not_show():
+    used = Used()
+    for number in range(2 * ROWS + 1):
+        used = used.with_one_more(str(number))
+    assert (used.first, list(used.page)) == (2 * ROWS, [str(2 * ROWS)])
+    rest = [None] * (ROWS - 1)
+    used = read(used, [False, *rest, 0.5, *rest, "", *rest])
+    assert used.turned(ROWS) == used and used.turned(-ROWS).first == ROWS and used.turned(-9 * ROWS).first == 0
+    used = used.turned(-ROWS).without("0")
+    assert (used.first, len(used.page), used.chosen[str(2 * ROWS)]) == (ROWS, ROWS, Choice(False, 0.5))
+    assert used.turned(ROWS) == used and "0" not in used and "1" in used
 
 
 def test_presets_of_steps_keep_blocks_and_the_other_way_round():

@@ -1,4 +1,4 @@
-"""Keyboard use: Ctrl+Enter generates, Esc interrupts, and whatever has the focus can be seen."""
+"""Keyboard use: Ctrl+Enter generates, Esc interrupts or leaves the queue, and whatever has the focus can be seen."""
 
 CSS = """
 :is(button, input, textarea, select, a, summary, [tabindex]):focus-visible {
@@ -16,7 +16,7 @@ document.addEventListener("keydown", (event) => {
   };
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.shiftKey) press("generate");
   if (event.key === "Escape" && !event.defaultPrevented
-      && !document.querySelector(".preview, ul.options, [role=dialog], dialog[open]")) press("stop");
+      && !document.querySelector(".preview, ul.options, [role=dialog], dialog[open]")) ["stop", "leave"].forEach(press);
 });
 </script>
 """

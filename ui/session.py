@@ -82,8 +82,8 @@ class Session:
         """
         source = self._sources.get(name, name)
         if name not in self._sources and not (self.allow_hub and base_models.is_hub_id(name)):
-            hint = ", or write a Hub id such as owner/name" if self.allow_hub else ""
-            raise SessionError(f"There is no base model of that name. Choose one from the list{hint}.")
+            hint = " Or write a Hub id such as owner/name." if self.allow_hub else ""
+            raise SessionError("There is no base model of that name. Choose one from the list." + hint)
         with self._lock:
             if name != self.base.label:
                 self.base = base_models.load(name, source)
@@ -136,6 +136,10 @@ class Session:
             yield from run.events()
         finally:
             self._runs.pop(run, None)
+
+    def is_running(self, owner: str = "") -> bool:
+        """Whether a run of the owner has begun and is not over."""
+        return any(run.owner == owner for run in tuple(self._runs))
 
     def interrupt(self, owner: str = "") -> None:
         """Stop the owner's runs at their next step."""

@@ -6,6 +6,8 @@ import html
 
 import gradio as gr
 
+from ui.translations import said
+
 FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -85,6 +87,7 @@ gradio-app .fillable, .gradio-container .fillable { max-width: 1280px !important
 .adapter .shape .form { background: none; border: 0; box-shadow: none; gap: 10px; overflow: visible; }
 .adapter .shape .drawn { padding: 0; } .adapter .shape .drawn > div { padding: 0 !important; }
 .weight-slider .head { display: none; }
+#pager { align-items: center; justify-content: center; flex-wrap: nowrap; } #pager .block { width: auto; flex: none; }
 .curve svg { display: block; width: 100%; height: 90px; background: var(--input-background-fill);
              border-radius: var(--radius-md); }
 .curve polyline { fill: none; stroke: var(--line); stroke-width: 2; vector-effect: non-scaling-stroke; }
@@ -146,9 +149,19 @@ def plain(text: str) -> str:
     return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)
 
 
+def spoken(text: str) -> str:
+    """Return Markdown that shows one of our messages, in the visitor's language."""
+    return plain(said(text))
+
+
+def careful(text: str) -> str:
+    """Return a paragraph of Markdown that warns of something."""
+    return f"\n\n**{said('Careful')}:** {spoken(text)}"
+
+
 def error(text: str) -> gr.Error:
     """Return an error whose message is shown as plain text (gradio renders HTML in messages)."""
-    return gr.Error(html.escape(text), print_exception=False)
+    return gr.Error(html.escape(said(text)), print_exception=False)
 
 
 def progress_bar(fraction: float, text: str) -> str:
@@ -156,5 +169,5 @@ def progress_bar(fraction: float, text: str) -> str:
     percent = round(100 * min(max(fraction, 0.0), 1.0))
     return (
         f'<div class="bar" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100">'
-        f'<div style="width:{percent}%"></div></div><div class="bar-text">{html.escape(text)}</div>'
+        f'<div style="width:{percent}%"></div></div><div class="bar-text">{html.escape(said(text))}</div>'
     )

@@ -1,22 +1,78 @@
-"""The page's fixed texts in other languages: English is the key, and the browser chooses the language.
+"""The page in other languages, by the one that the browser asks for. English is the key, so all else is written in it.
 
 `translate` goes through a finished page and puts a translatable text in the place of every label, button and
-placeholder that has a translation, so the tabs are written in plain English. What is computed while the page runs
-stays English: gr.I18n is resolved in the browser and cannot reach it.
+placeholder that has a translation. `said` translates what is computed while the page runs, where it is shown.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from contextvars import ContextVar
+from typing import Any
 
 import gradio as gr
 from gradio.components.api_component import Api
+from gradio.context import LocalContext
 
 from ui.german import GERMAN
+from ui.german_messages import GERMAN_MESSAGES
 
 LANGUAGES = {"de": GERMAN}
+MESSAGES = {"de": GERMAN_MESSAGES}
 PLACES = ("label", "value", "placeholder", "info")
 WITH_TEXT_AS_VALUE = (gr.Button, gr.Markdown)  # of the others, the value is the user's
+
+
+_language: ContextVar[str | None] = ContextVar("language", default=None)
+
+
+def said(text: str) -> str:
+    """Return a text for the visitor who is being answered, in their language where it is known there."""
+    language = _language.get() or asked_for(LocalContext.request.get(None))
+    return _translated(text, language) if language in MESSAGES else text
+
+
+def speaking(handler: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Let a handler that is a generator method know its visitor's language in every step; the request comes first."""
+
+    @functools.wraps(handler)
+    def steps(self: Any, request: gr.Request, *values: Any) -> Iterator[Any]:
+        with closing(handler(self, request, *values)) as updates:  # type: ignore[type-var]
+            while True:
+                token = _language.set(asked_for(request))  # each step may run in a thread and a context of its own
+                try:
+                    update = next(updates)
+                except StopIteration:
+                    return
+                finally:
+                    _language.reset(token)
+                yield update
+
+    return steps
+
+
+def asked_for(request: Any) -> str:
+    """The first language that a request asks for, such as "de"; empty if none."""
+    header = getattr(request, "headers", None) or {}
+    return str(header.get("accept-language") or "")[:2].lower()
+
+
+def _translated(text: str, language: str) -> str:
+    for pattern, translation in _patterns(language):
+        if match := pattern.fullmatch(text):
+            return translation.format(*(_translated(part, language) for part in match.groups()))
+    return text
+
+
+@functools.cache
+def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+    """What each message looks like, those with the most fixed text first."""
+    messages = sorted(MESSAGES[language].items(), key=lambda item: -len(item[0].replace("{}", "")))
+    return [(re.compile("(.+?)".join(map(re.escape, key.split("{}"))), re.DOTALL), said) for key, said in messages]
 
 
 def catalogue() -> gr.I18n:

@@ -8,14 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from ui.events import PIPELINE, QUICK
 from ui.export import exporting
 from ui.judge import order_form
 from ui.judge.judge_actions import Jobs
 from ui.keeping.recipe import MAX_NAME, MAX_PROMPT
 from ui.pipeline.orders import SessionError
 from ui.session import Session
-from ui.style import plain
+from ui.style import spoken
+from ui.translations import speaking
 
 CSS = """
 #export-sheet img { width: 100%; }
@@ -43,7 +43,7 @@ def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
             form = order_form.build(session, demo, "export", prompts, full=False)
             _ask(ui)
         with gr.Column():
-            ui.progress, ui.stop = order_form.progress("export")
+            ui.turn = order_form.turn("export")
             ui.note = gr.Markdown("What is lost by baking is measured and shown here.", elem_id="export-note")
             ui.file = gr.File(label="The new file", interactive=False, visible=False, elem_id="export-file")
             ui.sheet = gr.Image(label="Base model, adapters, baked", show_label=False, interactive=False, visible=False,
@@ -51,9 +51,7 @@ def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
                                 elem_id="export-sheet")  # fmt: skip
     actions = _Actions(session, ui)
     wanted = [ui.name, ui.format, ui.held_out, ui.rank]
-    ui.go.click(actions.export, [*form.inputs, *wanted], [ui.progress, ui.stop, ui.note, ui.file, ui.sheet],
-                show_progress="hidden", trigger_mode="once", **PIPELINE)  # fmt: skip
-    ui.stop.click(actions.jobs.stop, outputs=[ui.stop], **QUICK)
+    actions.jobs.start_by(ui.go, actions.export, [*form.inputs, *wanted], [ui.note, ui.file, ui.sheet])
     return form
 
 
@@ -75,8 +73,9 @@ def _ask(ui: SimpleNamespace) -> None:
 class _Actions:
     def __init__(self, session: Session, ui: SimpleNamespace) -> None:
         self.session, self.ui = session, ui
-        self.jobs = Jobs(session, ui.progress, ui.stop)
+        self.jobs = Jobs(session, ui.turn)
 
+    @speaking
     def export(self, request: gr.Request, *values: Any) -> Iterator[dict]:
         ui = self.ui
 
@@ -87,7 +86,7 @@ class _Actions:
 
         def show(event: exporting.Exported) -> dict[Any, Any]:
             self.session.cards(rescan=True)
-            said = [f"**Written: {plain(event.name)}.safetensors**", *map(plain, event.sentences)]
+            said = [f"**{spoken(f'Written: {event.name}.safetensors')}**", *map(spoken, event.sentences)]
             shown = {
                 ui.note: "\n\n".join(said),
                 ui.file: gr.update(value=ui.file.move_resource_to_block_cache(event.path), visible=True),

@@ -17,7 +17,8 @@ from ui.keeping.thumbnails import address
 from ui.messages import Finished, Order, Picture, Preview, Step, Watching
 from ui.pipeline import schedulers
 from ui.session import Session
-from ui.style import plain, progress_bar
+from ui.style import careful, progress_bar, spoken
+from ui.translations import said, speaking
 
 SMALL_EDGE = 128  # pixels up to which a picture is enlarged without smoothing
 
@@ -38,16 +39,17 @@ class Actions:
         base = self.session.base
         fits = base.defaults
         checker = "with" if base.checks_pictures else "without"
-        note = f"{plain(type(base.pipe).__name__)} on {plain(str(base.pipe.device))}, {checker} a safety checker."
+        note = spoken(f"{type(base.pipe).__name__} on {base.pipe.device}, {checker} safety checker.")
         pixelated = gr.update(elem_classes=["pixelated"] if max(fits.width, fits.height) <= SMALL_EDGE else [])
         return [
-            gr.update(label=f"Base model: {base.label}"),
+            gr.update(label=said(f"Base model: {base.label}")),
             gr.update(choices=self.session.base_labels, value=base.label), note, fits.steps, fits.guidance_scale,
             gr.update(value=fits.width, step=fits.size_step), gr.update(value=fits.height, step=fits.size_step),
             gr.update(choices=[OWN_SCHEDULER, *schedulers.names(base.pipe)[1:]], value=OWN_SCHEDULER),
             pixelated, pixelated, pixelated,
         ]  # fmt: skip
 
+    @speaking
     def generate(self, request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         ui = self.ui
         try:
@@ -55,8 +57,8 @@ class Actions:
                 order = order_of(values, self.session.styles.all())
                 yield from self._pictures(order, str(values[9]), str(request.session_hash))
         except gr.Error:
-            idle = gr.update(interactive=False)
-            yield {ui.progress: progress_bar(0, "That did not work."), ui.stop: idle, ui.skip: idle, ui.preview: ""}
+            idle = {**ui.turn.over, ui.skip: gr.update(interactive=False)}
+            yield {ui.progress: progress_bar(0, "That did not work."), ui.preview: "", **idle}
             raise
 
     def _pictures(self, order: Order, mode: str, owner: str) -> Iterator[dict[Any, Any]]:
@@ -69,7 +71,7 @@ class Actions:
                 ui.note: "",
                 ui.info: gr.update(visible=False),
                 ui.made: [],
-                ui.stop: gr.update(interactive=True),
+                **ui.turn.begun,
                 ui.skip: gr.update(interactive=order.count > 1),
             }
             for event in run:
@@ -93,19 +95,19 @@ class Actions:
             ui.gallery: cached,
             ui.made: [(p.id, p.recipe.seed) for p in made],
             ui.preview: "",
-            ui.note: "The safety checker of the base model blackened a picture." if last.hidden else "",
+            ui.note: said("The safety checker of the base model blackened a picture.") if last.hidden else "",
             ui.info: gr.update(value=infotext(last.recipe), visible=True),
             ui.hand: last.id,
             ui.tools: gr.update(visible=True),
         }
 
     def _ended(self, event: Finished, order: Order, mode: str, made: list[Picture]) -> dict[Any, Any]:
-        ui, idle = self.ui, gr.update(interactive=False)
+        ui = self.ui
         text = f"Done: {event.pictures} picture{'s' if event.pictures != 1 else ''}."
         if event.interrupted:
             text = f"Interrupted: {event.pictures} of {order.count} pictures are done."
         update: dict[Any, Any] = {ui.progress: progress_bar(event.pictures / order.count, text), ui.preview: ""}
-        update |= {ui.stop: idle, ui.skip: idle}
+        update |= {**ui.turn.over, ui.skip: gr.update(interactive=False)}
         if made:
             first, last = made[0].recipe.seed, made[-1].recipe.seed
             update[ui.seed] = next_seed(mode, first, last)
@@ -114,8 +116,8 @@ class Actions:
 
     def _note(self, order: Order, seed: int) -> str:
         cut = self.session.unread_part(order.prompt)
-        unread = f"\n\n**Careful:** the base model does not read the end of this prompt: {plain(cut)}" if cut else ""
-        return f"Saved in the output folder, each with its recipe. First seed: {seed}.{unread}"
+        unread = careful(f"The base model does not read the end of this prompt: {cut}") if cut else ""
+        return said(f"Saved in the output folder, each with its recipe. First seed: {seed}.") + unread
 
     def interrupt(self, request: gr.Request) -> Any:
         self.session.interrupt(str(request.session_hash))

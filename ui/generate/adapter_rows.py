@@ -1,4 +1,4 @@
-"""The adapters in use: a fixed number of rows that are filled, shown and hidden, each with its weight.
+"""The adapters in use, each with its weight: a few rows, through which pages of them are turned.
 
 File names and texts from headers only go into plain components or through ``style.plain``.
 """
@@ -6,18 +6,18 @@ File names and texts from headers only go into plain components or through ``sty
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
 
 from ui.events import PRIVATE, QUICK
 from ui.generate import weight_text
-from ui.keeping.recipe import MAX_ADAPTERS, MAX_WEIGHT, MAX_WEIGHT_TEXT
+from ui.keeping.recipe import MAX_WEIGHT, MAX_WEIGHT_TEXT
 from ui.messages import AdapterCard
-from ui.style import plain
+from ui.style import plain, spoken
 
-MAX_ROWS = MAX_ADAPTERS
+ROWS = 8  # at a time
 SLIDER = (-1.0, 2.0)
 
 _TO_SLIDER = f"(w) => Math.max({SLIDER[0]}, Math.min({SLIDER[1]}, w ?? 0))"
@@ -35,6 +35,34 @@ class Choice:
     on: bool = True
     weight: float = 1.0
     text: str = ""
+
+
+@dataclass(frozen=True)
+class Used:
+    """All adapters in use by id, in their order, and where in it the rows begin."""
+
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+    first: int = 0
+
+    def __contains__(self, adapter_id: object) -> bool:
+        return adapter_id in self.chosen
+
+    @property
+    def page(self) -> dict[str, Choice]:
+        """Those that the rows show."""
+        return dict(list(self.chosen.items())[self.first : self.first + ROWS])
+
+    def turned(self, rows: int) -> Used:
+        """So many rows on, or back."""
+        last = max(0, len(self.chosen) - 1) // ROWS * ROWS
+        return replace(self, first=min(max(0, self.first + rows), last))
+
+    def without(self, adapter_id: str) -> Used:
+        return replace(self, chosen={i: c for i, c in self.chosen.items() if i != adapter_id}).turned(0)
+
+    def with_one_more(self, adapter_id: str) -> Used:
+        """The new one is shown."""
+        return replace(self, chosen={**self.chosen, adapter_id: Choice()}).turned(len(self.chosen))
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ class Row:
 
 def build(prompt: gr.Textbox) -> list[Row]:
     """Make the rows, hidden, with the wiring inside each (slider and number box, trigger words, curve)."""
-    rows = [_build_row(number) for number in range(MAX_ROWS)]
+    rows = [_build_row(number) for number in range(ROWS)]
     client: dict[str, Any] = {"fn": None, "queue": False, **PRIVATE}
     for row in rows:
         row.slider.input(inputs=row.slider, outputs=row.weight, js="(w) => w", **client)
@@ -107,11 +135,11 @@ def fill(
 
     Args:
         cards: those of the adapters in use, by id.
-        chosen: the adapters in use by id, in the order of the rows.
+        chosen: the adapters that the rows show, by id, in their order.
         selectors: id -> what its weight can differ by.
     """
     updates: list[Any] = []
-    for card, choice in [(cards[i], choice) for i, choice in chosen.items() if i in cards][: len(rows)]:
+    for card, choice in [(cards[i], choice) for i, choice in chosen.items()]:
         usable, names = card.reason is None, selectors(card.id)
         plainly = usable and not choice.text
         updates += [
@@ -123,23 +151,27 @@ def fill(
             gr.update(choices=weight_text.presets(names), value=None),
             gr.update(value=choice.text),
             weight_text.curve(choice.text, choice.weight),
-            f"Blocks: {plain(', '.join(names[:40]))}" if names else "",
+            spoken(f"Blocks: {', '.join(names[:40])}") if names else "",
             gr.update(value=plain(card.reason or ""), visible=not usable),
         ]
-    used = len(updates) // len(rows[0].shown) if rows else 0
-    for row in rows[used:]:
+    for row in rows[len(chosen) :]:
         updates += [gr.update(visible=False), *(gr.skip() for _ in row.shown[1:])]
     return updates
 
 
-def read(
-    ids: Sequence[str], ticks: Sequence[bool], weights: Sequence[float | None], texts: Sequence[str | None]
-) -> dict[str, Choice]:
-    """Return the adapters in use by id; an empty weight box is not a number."""
-    return {
+def read(used: Used, parts: Sequence[Any]) -> Used:
+    """Return what is in use now: what the rows hold counts for those that they show.
+
+    Args:
+        used: as the rows were filled.
+        parts: the ticks of all rows, their weights, their texts. An empty weight is not a number.
+    """
+    ticks, weights, texts = parts[:ROWS], parts[ROWS : 2 * ROWS], parts[2 * ROWS : 3 * ROWS]
+    shown = {
         i: Choice(bool(tick), float("nan" if weight is None else weight), (text or "").strip())
-        for i, tick, weight, text in zip(ids, ticks, weights, texts, strict=False)
+        for i, tick, weight, text in zip(used.page, ticks, weights, texts, strict=False)
     }
+    return replace(used, chosen={**used.chosen, **shown})
 
 
 def weights_of(chosen: Mapping[str, Choice]) -> dict[str, float | str]:

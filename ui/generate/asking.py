@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 
 from ui.generate import adapter_rows
-from ui.generate.adapter_rows import MAX_ROWS, Choice
+from ui.generate.adapter_rows import Used
 from ui.keeping.recipe import MAX_SEED, SUM
 from ui.keeping.stored import Style
 from ui.messages import Order
 from ui.session import USER_ERRORS
 from ui.style import error
+from ui.translations import said
 
 NEW, FIXED, COUNT_UP = "Random", "Fixed", "Count up"
 SEED_MODES = (NEW, FIXED, COUNT_UP)
@@ -43,7 +44,7 @@ def order_of(values: Sequence[Any], styles: Mapping[str, Style]) -> Order:
 
     Args:
         values: prompt, negative prompt, steps, guidance, width, height, count, scheduler, seed, way with seeds, blend,
-            preview on, preview steps; names of styles; and the rows' ids, ticks, weights and texts.
+            preview on, preview steps; names of styles; and the adapters in use with what their rows hold.
         styles: the styles that there are.
     """
     (
@@ -57,17 +58,16 @@ def order_of(values: Sequence[Any], styles: Mapping[str, Style]) -> Order:
         prompt, negative, steps, guidance, width, height,
         seed=-1 if mode == NEW else seed,
         count=count,
-        weights=adapter_rows.weights_of(chosen_of(values[NUM_SETTINGS + 1 :])),
+        weights=adapter_rows.weights_of(used_of(values[NUM_SETTINGS + 1 :]).chosen),
         scheduler="" if scheduler in (None, OWN_SCHEDULER) else str(scheduler),
         preview=every if on else 0,
         blend=str(blend or SUM),
     )  # fmt: skip
 
 
-def chosen_of(state: Sequence[Any]) -> dict[str, Choice]:
-    """Return the adapters in use from the rows' ids, ticks, weights and texts."""
-    parts = [state[1 + n * MAX_ROWS : 1 + (n + 1) * MAX_ROWS] for n in range(3)]
-    return adapter_rows.read(state[0] or [], *parts)
+def used_of(state: Sequence[Any]) -> Used:
+    """Return the adapters in use, from what the page knew of them and the rows' ticks, weights and texts."""
+    return adapter_rows.read(state[0] or Used(), state[1:])
 
 
 def next_seed(mode: str, first: int, last: int) -> int:
@@ -77,4 +77,9 @@ def next_seed(mode: str, first: int, last: int) -> int:
 
 def told(text: str) -> None:
     """Say something for a moment; the text is shown as it is."""
-    gr.Info(html.escape(text), duration=4)
+    gr.Info(html.escape(said(text)), duration=4)
+
+
+def warned(text: str) -> None:
+    """Warn of something for a moment; the text is shown as it is."""
+    gr.Warning(html.escape(said(text)))

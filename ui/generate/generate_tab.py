@@ -16,6 +16,7 @@ from ui.pipeline import schedulers
 from ui.pipeline.orders import MAX_COUNT
 from ui.session import Session
 from ui.style import progress_bar
+from ui.turn import Turn, buttons
 
 __all__ = ["FIXED", "FOLDER", "PIPELINE", "PRIVATE", "QUICK", "build"]
 PREVIEW_STEPS = 4
@@ -35,7 +36,7 @@ def build(session: Session, demo: gr.Blocks) -> SimpleNamespace:
             _settings(ui, session)
             _presets(ui)
             _base_model(ui, session)
-    ui.ids, ui.limit, ui.version = gr.State([]), gr.State(library.SHOWN), gr.State(-1)
+    ui.used, ui.limit, ui.version = gr.State(adapter_rows.Used()), gr.State(library.SHOWN), gr.State(-1)
     ui.made, ui.past, ui.hand, ui.marked = gr.State([]), gr.State([]), gr.State(""), gr.State("")
     ui.timer = gr.Timer(RESCAN_SECONDS)
     generate_wiring.wire(ui, session, demo)
@@ -50,7 +51,7 @@ def _ask(session: Session) -> SimpleNamespace:
     )
     with gr.Row(elem_id="go"):
         ui.go = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
-        ui.stop = gr.Button("Interrupt", interactive=False, scale=1, min_width=90, elem_id="stop")
+        ui.stop, ui.leave = buttons("", "Interrupt", scale=1, min_width=90)
         ui.skip = gr.Button("Skip", interactive=False, scale=1, min_width=70, elem_id="skip")
     with gr.Accordion("Styles and earlier prompts", open=False, elem_id="texts"):
         ui.styles = gr.Dropdown(
@@ -69,7 +70,8 @@ def _ask(session: Session) -> SimpleNamespace:
 
 
 def _show(ui: SimpleNamespace) -> None:
-    ui.progress = gr.HTML(progress_bar(0, "Ready."), elem_id="progress")
+    ui.progress = gr.HTML(progress_bar(0, ""), elem_id="progress")
+    ui.turn = Turn(ui.progress, ui.stop, ui.leave)
     ui.preview = gr.HTML(elem_id="preview")
     ui.gallery = gr.Gallery(
         label="Pictures", show_label=False, columns=2, height="auto", object_fit="contain", format="png",
@@ -113,6 +115,10 @@ def _adapters(ui: SimpleNamespace, session: Session) -> None:
         ui.rescan = gr.Button("Rescan", size="sm", scale=0, min_width=90, elem_id="rescan")
     ui.hint = gr.Markdown("Click a card to use its adapter.", elem_classes=["quiet"], elem_id="hint")
     ui.rows = adapter_rows.build(ui.prompt)
+    with gr.Row(visible=False, elem_id="pager") as ui.pager:
+        ui.back = gr.Button("‹", size="sm", scale=0, min_width=34, elem_id="rows-back")
+        ui.page = gr.Markdown(elem_classes=["quiet"])
+        ui.on = gr.Button("›", size="sm", scale=0, min_width=34, elem_id="rows-on")
     with gr.Row(elem_id="find"):
         ui.search = gr.Textbox(
             placeholder="Search adapters", show_label=False, container=False, max_length=100,

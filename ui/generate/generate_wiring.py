@@ -10,6 +10,7 @@ import gradio as gr
 
 from ui.events import FOLDER, PIPELINE, QUICK
 from ui.generate.actions import Actions
+from ui.generate.adapter_rows import ROWS, Used
 from ui.generate.asking import FIXED
 from ui.generate.card_actions import CardActions
 from ui.generate.keep_actions import KeepActions
@@ -24,7 +25,7 @@ def wire(ui: SimpleNamespace, session: Session, demo: gr.Blocks) -> None:
 
     def open_page() -> list[Any]:
         session.adapters.rescan()
-        return [*actions.based(), *adapters.find("", "", []), *keep.kept()]
+        return [*actions.based(), *adapters.find("", "", Used()), *keep.kept()]
 
     demo.load(open_page, outputs=[*ui.based, *ui.listed, *ui.kept], **QUICK)
     _wire_adapters(ui, adapters, actions)
@@ -36,12 +37,12 @@ def wire(ui: SimpleNamespace, session: Session, demo: gr.Blocks) -> None:
 def _group(ui: SimpleNamespace) -> None:
     rows = ui.rows
     ui.found = [ui.search, ui.folder, ui.limit]
-    ui.state = [ui.ids, *(r.on for r in rows), *(r.weight for r in rows), *(r.text for r in rows)]
+    ui.state = [ui.used, *(r.on for r in rows), *(r.weight for r in rows), *(r.text for r in rows)]
     ui.settings = [ui.prompt, ui.negative, ui.steps, ui.guidance, ui.width, ui.height, ui.count, ui.scheduler, ui.seed,
                    ui.mode, ui.blend]  # fmt: skip
     ui.order = [*ui.settings, ui.preview_on, ui.every, ui.styles, *ui.state]
     ui.listed = [ui.cards, ui.empty, ui.search, ui.folder, ui.none_found, ui.limit, ui.version]
-    ui.filled = [ui.ids, ui.hint, *(part for row in rows for part in row.shown)]
+    ui.filled = [ui.used, ui.hint, ui.pager, ui.page, *(part for row in rows for part in row.shown)]
     ui.based = [ui.base_box, ui.base, ui.base_note, ui.steps, ui.guidance, ui.width, ui.height, ui.scheduler,
                 ui.gallery, ui.preview, ui.past_gallery]  # fmt: skip
     ui.handled = [ui.hand, ui.info, ui.tools, ui.both]
@@ -52,25 +53,26 @@ def _group(ui: SimpleNamespace) -> None:
 
 def _wire_adapters(ui: SimpleNamespace, adapters: CardActions, actions: Actions) -> None:
     used = [*ui.listed, *ui.filled]
-    ui.rescan.click(adapters.rescan, [*ui.found, ui.ids], ui.listed, **FOLDER)
-    ui.timer.tick(adapters.tick, [ui.version, *ui.found, ui.ids], ui.listed, **QUICK)
-    gr.on([ui.search.change, ui.folder.input], adapters.find, [ui.search, ui.folder, ui.ids], ui.listed,
+    ui.rescan.click(adapters.rescan, [*ui.found, ui.used], ui.listed, **FOLDER)
+    ui.timer.tick(adapters.tick, [ui.version, *ui.found, ui.used], ui.listed, **QUICK)
+    gr.on([ui.search.change, ui.folder.input], adapters.find, [ui.search, ui.folder, ui.used], ui.listed,
           trigger_mode="always_last", **QUICK)  # fmt: skip
     ui.cards.click(adapters.click, [*ui.found, *ui.state], used, **FOLDER)
-    ui.upload.upload(adapters.upload, [ui.upload, *ui.found, ui.ids], [ui.upload, *ui.listed], **FOLDER)
+    ui.upload.upload(adapters.upload, [ui.upload, *ui.found, ui.used], [ui.upload, *ui.listed], **FOLDER)
     for number, row in enumerate(ui.rows):
         row.remove.click(partial(adapters.remove, number), [*ui.found, *ui.state], used, **FOLDER)
         row.preset.input(partial(adapters.preset, number), [row.preset, *ui.state], row.text, **FOLDER)
+    for button, rows in ((ui.back, -ROWS), (ui.on, ROWS)):
+        button.click(partial(adapters.turn, rows), ui.state, ui.filled, **FOLDER)
     loaded = ui.load.click(actions.load_base, [ui.base], ui.based, show_progress_on=ui.base, **PIPELINE)
-    loaded.then(adapters.rescan, [*ui.found, ui.ids], ui.listed, **FOLDER)
+    loaded.then(adapters.rescan, [*ui.found, ui.used], ui.listed, **FOLDER)
 
 
 def _wire_pictures(ui: SimpleNamespace, actions: Actions, keep: KeepActions) -> None:
-    shown = [ui.progress, ui.preview, ui.gallery, ui.note, ui.info, ui.made, ui.hand, ui.tools, ui.seed, ui.stop,
-             ui.skip]  # fmt: skip
-    made = gr.on(
+    shown = [*ui.turn.parts, ui.skip, ui.preview, ui.gallery, ui.note, ui.info, ui.made, ui.hand, ui.tools, ui.seed]
+    made = ui.turn.take(
         [ui.go.click, ui.prompt.submit, ui.negative.submit], actions.generate, ui.order, shown,
-        show_progress="minimal", show_progress_on=[ui.progress], trigger_mode="once", **PIPELINE,
+        actions.session.is_running, show_progress="minimal", show_progress_on=[ui.progress],
     )  # fmt: skip
     made.then(keep.prompts, outputs=ui.earlier, **QUICK)
     ui.stop.click(actions.interrupt, outputs=[ui.stop], **QUICK)
@@ -84,7 +86,7 @@ def _wire_hand(ui: SimpleNamespace, keep: KeepActions) -> None:
     ui.gallery.select(keep.select, [ui.made, ui.marked], ui.handled, **FOLDER)
     ui.past_gallery.select(keep.select_past, [ui.past, ui.marked], ui.handled, **FOLDER)
     ui.send_back.click(keep.send_back, [ui.hand, *ui.found], ui.restored, **FOLDER)
-    ui.on_card.click(keep.put_on_card, [ui.hand, *ui.found, ui.ids], ui.listed, **FOLDER)
+    ui.on_card.click(keep.put_on_card, [ui.hand, *ui.found, ui.used], ui.listed, **FOLDER)
     ui.compare.click(keep.compare, [ui.hand, ui.marked], [ui.marked, ui.compare, ui.both, ui.note], **QUICK)
     ui.delete.click(
         keep.delete, [ui.hand, ui.made, ui.day, ui.past_search],

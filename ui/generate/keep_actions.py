@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.generate.adapter_rows import as_chosen
+from ui.generate.adapter_rows import Used, as_chosen
 from ui.generate.asking import FIXED, OWN_SCHEDULER, order_of, told, user_errors
 from ui.generate.card_actions import CardActions
 from ui.keeping.foreign import read_picture
@@ -16,7 +16,8 @@ from ui.keeping.restoring import Restored
 from ui.keeping.stored import Style
 from ui.pipeline.orders import recipe_of
 from ui.session import Session
-from ui.style import plain
+from ui.style import careful, spoken
+from ui.translations import said
 
 ALL_DAYS = "All days"
 
@@ -55,9 +56,9 @@ class KeepActions:
     def compare(self, hand: str, marked: str) -> list[Any]:
         """Mark the picture in hand, or leave comparing."""
         if marked or not hand:
-            return ["", gr.update(value="Compare"), gr.update(value=None, visible=False), ""]
-        note = "Now choose another picture, here or in the history, to lay it over this one."
-        return [hand, gr.update(value="Stop comparing"), gr.skip(), note]
+            return ["", gr.update(value=said("Compare")), gr.update(value=None, visible=False), ""]
+        note = said("Now choose another picture, here or in the history, to lay it over this one.")
+        return [hand, gr.update(value=said("Stop comparing")), gr.skip(), note]
 
     def delete(self, hand: str, made: list[tuple[str, int]], day: str, search: str) -> list[Any]:
         with user_errors():
@@ -88,18 +89,16 @@ class KeepActions:
     def load_preset(self, name: str, search: str, folder: str, limit: int) -> list[Any]:
         with user_errors():
             restored = self.session.restored(self.session.presets.load(name))
-            return self._set(restored, f"The preset {plain(str(name))} is set.", search, folder, limit)
+            return self._set(restored, f"The preset {name} is set.", search, folder, limit)
 
-    def _set(self, restored: Restored, said: str, search: str, folder: str, limit: int) -> list[Any]:
+    def _set(self, restored: Restored, news: str, search: str, folder: str, limit: int) -> list[Any]:
         """Settings, rows and cards by a recipe, in the order of ``ui.restored``."""
         recipe, weights, problems = restored
-        note = said + "".join(f"\n\n**Careful:** {plain(problem)}" for problem in problems)
+        note = spoken(news) + "".join(map(careful, problems))
         settings = [recipe.prompt, recipe.negative_prompt, recipe.steps, recipe.guidance_scale, recipe.width,
                     recipe.height, 1, recipe.scheduler or OWN_SCHEDULER, recipe.seed, FIXED,
                     recipe.blend, []]  # fmt: skip
-        chosen = as_chosen(weights)
-        listed = self.adapters.listed(search, folder, limit, list(chosen))
-        return [note, *settings, *listed, *self.adapters.filled(chosen)]
+        return [note, *settings, *self.adapters.used(search, folder, limit, Used(as_chosen(weights)))]
 
     def save_preset(self, name: str, *values: Any) -> list[Any]:
         with user_errors():

@@ -5,7 +5,7 @@ File names and texts from headers reach the page only through ``style.plain``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from ui.messages import AdapterCard
 from ui.style import plain
@@ -46,7 +46,7 @@ def find(cards: Sequence[AdapterCard], search: str | None, folder: str | None) -
 
 
 def html(
-    cards: Sequence[AdapterCard], used: Collection[str], limit: int, thumbnail: Callable[[AdapterCard], str]
+    cards: Sequence[AdapterCard], used: Container[str], limit: int, thumbnail: Callable[[AdapterCard], str]
 ) -> str:
     """Return the cards as HTML: at most ``limit``, and a button for more. ``used`` are ids of those in use."""
     parts = [_card(card, card.id in used, thumbnail(card)) for card in cards[:limit]]

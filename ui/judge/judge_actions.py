@@ -9,13 +9,16 @@ from typing import Any
 
 import gradio as gr
 
+from ui.events import QUICK
 from ui.generate.asking import user_errors
 from ui.judge import block_view, compare, order_form, router_view, xyz
 from ui.judge.axes import KINDS
 from ui.judge.order_form import OrderForm
 from ui.pipeline.jobs import Job, Progress, Work
 from ui.session import Session
-from ui.style import plain, progress_bar
+from ui.style import progress_bar, spoken
+from ui.translations import said, speaking
+from ui.turn import Turn
 
 Show = Callable[[Any], dict[Any, Any]]
 
@@ -23,38 +26,41 @@ Show = Callable[[Any], dict[Any, Any]]
 class Jobs:
     """Runs the jobs of all visitors of a tab, with a progress bar; each visitor stops only their own."""
 
-    def __init__(self, session: Session, progress: gr.HTML, stop: gr.Button) -> None:
-        self.session, self.progress, self.stop_button = session, progress, stop
+    def __init__(self, session: Session, turn: Turn) -> None:
+        self.session, self.turn = session, turn
         self._running: set[Job] = set()
+        turn.stop.click(self.stop, outputs=[turn.stop], **QUICK)
+
+    def start_by(self, button: gr.Button, do: Any, inputs: list[Any], shown: list[Any]) -> None:
+        """Have the button start what ``do`` runs here; ``shown`` are the components that it shows things in."""
+        self.turn.take([button.click], do, inputs, [*self.turn.parts, *shown], self.is_running, show_progress="hidden")
+
+    def is_running(self, owner: str) -> bool:
+        return any(job.owner == owner for job in tuple(self._running))
 
     def run(self, request: gr.Request, work: Callable[[], Work], show: Show, clear: dict) -> Iterator[dict]:
         """Yield updates of the page: ``clear`` at first, ``show(event)`` for all but progress."""
         job = Job(self.session, str(request.session_hash or ""))
-        over = {self.stop_button: gr.update(interactive=False)}
+        bar, over = self.turn.progress, self.turn.over
         try:
             with user_errors():
                 doing = work()
                 self._running.add(job)
-                starting = {
-                    self.progress: progress_bar(0, "Starting ..."),
-                    self.stop_button: gr.update(interactive=True),
-                }
-                yield {**clear, **starting}
+                yield {**clear, bar: progress_bar(0, "Starting ..."), **self.turn.begun}
                 yield from self._events(job, doing, show)
         except gr.Error:
-            yield {self.progress: progress_bar(0, "That did not work."), **over}
+            yield {bar: progress_bar(0, "That did not work."), **over}
             raise
         finally:
             self._running.discard(job)
         text = f"Stopped: {job.done} of {job.pictures} pictures are done." if job.pictures > 1 else "Stopped."
-        bar = progress_bar(job.done / job.pictures, text) if job.early else progress_bar(1, "Done.")
-        yield {self.progress: bar, **over}
+        yield {bar: progress_bar(job.done / job.pictures, text) if job.early else progress_bar(1, "Done."), **over}
 
     def _events(self, job: Job, work: Work, show: Show) -> Iterator[dict]:
         with closing(job.events(work)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    yield {self.progress: progress_bar(event.fraction, event.text)}
+                    yield {self.turn.progress: progress_bar(event.fraction, event.text)}
                 else:
                     yield show(event)
 
@@ -69,18 +75,20 @@ class Actions:
 
     def __init__(self, session: Session, form: OrderForm, ui: SimpleNamespace) -> None:
         self.session, self.form, self.ui = session, form, ui
-        self.jobs = Jobs(session, ui.progress, ui.stop)
+        self.jobs = Jobs(session, ui.turn)
 
+    @speaking
     def compare(self, request: gr.Request, *values: Any) -> Iterator[dict]:
         ui = self.ui
 
         def show(event: compare.Compared) -> dict[Any, Any]:
             paths = [str(ui.slider.move_resource_to_block_cache(d.path)) for d in (event.base, event.adapted)]
-            return {ui.slider: gr.update(value=tuple(paths), visible=True), ui.compared: event.sentence}
+            return {ui.slider: gr.update(value=tuple(paths), visible=True), ui.compared: spoken(event.sentence)}
 
         clear = {ui.slider: gr.update(value=None, visible=False), ui.compared: ""}
         yield from self.jobs.run(request, lambda: _ordered(compare.compare, values), show, clear)
 
+    @speaking
     def grid(self, request: gr.Request, *values: Any) -> Iterator[dict]:
         ui, n = self.ui, len(self.form.inputs)
 
@@ -93,23 +101,25 @@ class Actions:
             if event.path is None:
                 return {ui.sheet: gr.update(value=event.image, visible=True)}
             shown = ui.sheet.move_resource_to_block_cache(event.path)
-            rest = "" if event.cells == event.wanted else f" {event.wanted - event.cells} were not drawn."
-            note = f"{event.cells} pictures, each saved with its recipe, and the sheet with its legends.{rest}"
+            note = said(f"{event.cells} pictures, each saved with its recipe, and the sheet with its legends.")
+            if event.cells < event.wanted:
+                note += " " + said(f"{event.wanted - event.cells} were not drawn.")
             return {ui.sheet: gr.update(value=shown, visible=True), ui.gridded: note}
 
         clear = {ui.sheet: gr.update(value=None, visible=False), ui.gridded: ""}
         yield from self.jobs.run(request, work, show, clear)
 
+    @speaking
     def routers(self, request: gr.Request, *values: Any) -> Iterator[dict]:
         ui = self.ui
 
         def show(event: router_view.Routed | str) -> dict[Any, Any]:
             if isinstance(event, str):
-                return {ui.routed: plain(event)}
+                return {ui.routed: spoken(event)}
             shown = ui.map.move_resource_to_block_cache(event.path)
             drawn = ui.watched.move_resource_to_block_cache(event.drawn.path)
             return {
-                ui.routed: plain(event.sentence),
+                ui.routed: spoken(event.sentence),
                 ui.map: gr.update(value=shown, visible=True),
                 ui.watched: gr.update(value=drawn, visible=True),
             }
@@ -117,12 +127,13 @@ class Actions:
         clear = {ui.routed: "", **{box: gr.update(value=None, visible=False) for box in (ui.map, ui.watched)}}
         yield from self.jobs.run(request, lambda: _ordered(router_view.view, values), show, clear)
 
+    @speaking
     def blocks(self, request: gr.Request, *values: Any) -> Iterator[dict]:
         ui = self.ui
 
         def show(event: block_view.Blocks) -> dict[Any, Any]:
             shown = ui.bars.move_resource_to_block_cache(event.path) if event.path else event.sheet
-            return {ui.bars: gr.update(value=shown, visible=True), ui.ranked: plain(event.sentence)}
+            return {ui.bars: gr.update(value=shown, visible=True), ui.ranked: spoken(event.sentence)}
 
         clear = {ui.bars: gr.update(value=None, visible=False), ui.ranked: ""}
         yield from self.jobs.run(request, lambda: _ordered(block_view.view, values), show, clear)

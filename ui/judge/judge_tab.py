@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from ui.events import PIPELINE, QUICK
+from ui.events import QUICK
 from ui.judge import order_form
 from ui.judge.axes import KINDS, MAX_AXIS_TEXT
 from ui.judge.judge_actions import Actions, example
@@ -46,7 +46,7 @@ def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
                                 elem_id="judge-prompt")  # fmt: skip
             form = order_form.build(session, demo, "judge", prompt)
         with gr.Column():
-            ui.progress, ui.stop = order_form.progress("judge")
+            ui.turn = order_form.turn("judge")
             with gr.Tabs(elem_id="judge-views"):
                 with gr.Tab("Compare"):
                     _compare(ui)
@@ -112,10 +112,8 @@ def _picture(elem_id: str, label: str, height: int | None = None) -> gr.Image:
 
 
 def _wire(ui: SimpleNamespace, form: order_form.OrderForm, actions: Actions) -> None:
-    bar = [ui.progress, ui.stop]
-    settings = {"show_progress": "hidden", "trigger_mode": "once", **PIPELINE}
-    ui.go_compare.click(actions.compare, form.inputs, [*bar, ui.slider, ui.compared], **settings)
-    ui.go_grid.click(actions.grid, [*form.inputs, *ui.axes], [*bar, ui.sheet, ui.gridded], **settings)
-    ui.go_routers.click(actions.routers, form.inputs, [*bar, ui.routed, ui.map, ui.watched], **settings)
-    ui.go_blocks.click(actions.blocks, form.inputs, [*bar, ui.ranked, ui.bars], **settings)
-    ui.stop.click(actions.jobs.stop, outputs=[ui.stop], **QUICK)
+    jobs = actions.jobs
+    jobs.start_by(ui.go_compare, actions.compare, form.inputs, [ui.slider, ui.compared])
+    jobs.start_by(ui.go_grid, actions.grid, [*form.inputs, *ui.axes], [ui.sheet, ui.gridded])
+    jobs.start_by(ui.go_routers, actions.routers, form.inputs, [ui.routed, ui.map, ui.watched])
+    jobs.start_by(ui.go_blocks, actions.blocks, form.inputs, [ui.ranked, ui.bars])

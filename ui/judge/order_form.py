@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui.events import FOLDER, QUICK
-from ui.generate.asking import user_errors
+from ui.generate.asking import user_errors, warned
 from ui.judge.axes import ADAPTERS
 from ui.keeping.recipe import BLENDS, MAX_GUIDANCE, MAX_PROMPT, MAX_STEPS, MAX_WEIGHT_TEXT, SUM
 from ui.messages import Order
@@ -18,6 +17,7 @@ from ui.pipeline import schedulers
 from ui.pipeline.orders import SessionError
 from ui.session import Session
 from ui.style import progress_bar
+from ui.turn import Turn, buttons
 
 ROWS = ADAPTERS  # that can be mixed here
 SETTINGS = 9  # components before the rows
@@ -118,12 +118,11 @@ def _weight(text: Any) -> float | str:
         return text
 
 
-def progress(prefix: str) -> tuple[gr.HTML, gr.Button]:
+def turn(prefix: str) -> Turn:
     """A bar that says how far a job is, and the button that stops it."""
     with gr.Row(elem_classes=["judging"]):
-        bar = gr.HTML(progress_bar(0, "Ready."), elem_id=f"{prefix}-progress", padding=False)
-        stop = gr.Button("Stop", size="sm", interactive=False, scale=0, min_width=90, elem_id=f"{prefix}-stop")
-    return bar, stop
+        bar = gr.HTML(progress_bar(0, ""), elem_id=f"{prefix}-progress", padding=False)
+        return Turn(bar, *buttons(f"{prefix}-", "Stop", size="sm", scale=0, min_width=90))
 
 
 class Lists:
@@ -157,7 +156,7 @@ class Lists:
         with user_errors():
             recipe, weights, notes = self.session.restore(path)
             for note in notes:
-                gr.Warning(html.escape(note))
+                warned(note)
             wanted = Order(recipe.prompt, recipe.negative_prompt, recipe.steps, recipe.guidance_scale, recipe.width,
                            recipe.height, recipe.seed, 1, weights, recipe.scheduler, blend=recipe.blend)  # fmt: skip
             return [None, *self.filled(wanted)]
@@ -166,7 +165,7 @@ class Lists:
         """Updates of `OrderForm.inputs`; adapters beyond ROWS are left out, and that is said."""
         weights = {name: weight for name, weight in (order.weights or {}).items() if weight}
         if len(weights) > ROWS:
-            gr.Warning(f"{len(weights)} adapters are on; the first {ROWS} are taken.")
+            warned(f"{len(weights)} adapters are on; the first {ROWS} are taken.")
         chosen = [*weights.items()][:ROWS]
         chosen += [("", 1.0)] * (ROWS - len(chosen))
         shown = [n == 0 or bool(chosen[n - 1][0]) for n in range(ROWS)]

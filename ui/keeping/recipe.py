@@ -36,7 +36,7 @@ MAX_SEED = 2**32 - 1
 MAX_WEIGHT = 10.0  # an adapter weight lies in [-MAX_WEIGHT, MAX_WEIGHT]
 MAX_WEIGHT_TEXT = 1000  # characters of a weight that differs by block or step
 MAX_WEIGHT_PARTS = 64  # blocks that one weight names
-MAX_ADAPTERS = 16
+MAX_ADAPTERS = 100
 
 SUM = "sum"  # the adapters as they are, summed at run time
 BLENDS = (SUM, *SUMS, *PRUNED)  # the others merge what was frozen of them

@@ -8,9 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from ui.generate.asking import user_errors
+from ui.generate.asking import told, user_errors
 from ui.pipeline.orders import within
-from ui.style import plain, progress_bar
+from ui.style import progress_bar, spoken
 from ui.train import training_pictures
 from ui.train.loss_chart import loss_chart
 from ui.train.training_pictures import MAX_PICTURES, Draft
@@ -61,7 +61,7 @@ class TrainActions:
     def stop(self, run_id: str) -> list[Any]:
         with user_errors():
             self.trainings.stop(run_id)
-            gr.Info("It stops after this step and saves.")
+            told("It stops after this step and saves.")
             return self._status(run_id, ())
 
     def resume(self, run_id: str) -> list[Any]:
@@ -92,7 +92,7 @@ class TrainActions:
             gr.update(value=picture.caption or auto, label=f"Caption {number} ({size})")
             for number, (picture, size) in enumerate(zip(draft.pictures, sizes, strict=True), 1)
         ]
-        text = "\n\n".join(plain(note) for note in notes)
+        text = "\n\n".join(spoken(note) for note in notes)
         crops = _filled(self._crops(draft, resolution))
         return [draft.id, auto, text, *rows, *crops, *captions, *[""] * (MAX_PICTURES - count)]
 
@@ -110,7 +110,7 @@ class TrainActions:
             return [
                 status.id, names, _bar(status), loss_chart(status.curve, status.steps),
                 gr.skip() if names == shown else self._samples(status),
-                plain(_message(status)),
+                spoken(_message(status)),
                 gr.update(interactive=status.state == RUNNING),
                 gr.update(visible=status.state in (STOPPED, FAILED)),
                 gr.update(visible=status.state == STOPPED and not status.adapter),

@@ -107,7 +107,7 @@ def _settings(ui: SimpleNamespace, session: Session) -> None:
 
 
 def _show(ui: SimpleNamespace) -> None:
-    ui.progress = gr.HTML(progress_bar(0, "Nothing is trained yet."), elem_id="train-progress")
+    ui.progress = gr.HTML(progress_bar(0, ""), elem_id="train-progress")
     with gr.Row():
         ui.stop = gr.Button("Stop and save", size="sm", interactive=False, elem_id="train-stop")
         ui.resume = gr.Button("Go on", size="sm", visible=False, elem_id="train-resume")

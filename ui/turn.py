@@ -1,0 +1,64 @@
+"""Taking one's turn at the pipeline: who waits for others can leave the queue, who draws can stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gradio as gr
+
+from ui.events import PIPELINE, PRIVATE, QUICK
+from ui.style import progress_bar
+
+
+class Turn:
+    """A progress bar, and two buttons in one place: one leaves the queue and is there while something waits in it."""
+
+    def __init__(self, progress: gr.HTML, stop: gr.Button, leave: gr.Button) -> None:
+        self.progress, self.stop, self.leave = progress, stop, leave
+        leave.click(self._left, outputs=self.parts, **QUICK)
+
+    @property
+    def parts(self) -> list[Any]:
+        return [self.progress, self.stop, self.leave]
+
+    @property
+    def begun(self) -> dict[Any, Any]:
+        """What the page shows when something has begun that can be stopped."""
+        return {self.stop: gr.update(interactive=True, visible=True), self.leave: gr.update(visible=False)}
+
+    @property
+    def over(self) -> dict[Any, Any]:
+        """What the page shows when nothing is left to stop."""
+        return {self.stop: gr.update(interactive=False, visible=True), self.leave: gr.update(visible=False)}
+
+    def take(
+        self, triggers: Iterable[Any], do: Any, inputs: Any, outputs: Any, busy: Callable[[str], bool], **settings: Any
+    ) -> Any:
+        """Have ``do`` called in turn when one of the triggers happens; it yields updates, ``begun`` with the first.
+
+        Args:
+            busy: whether something of a visitor, named by the hash of the session, has begun and goes on.
+        """
+
+        def wait(request: gr.Request) -> dict[Any, Any]:
+            if busy(str(request.session_hash)):
+                return {self.progress: gr.skip()}
+            waits = {self.stop: gr.update(visible=False), self.leave: gr.update(visible=True)}
+            return {self.progress: progress_bar(0, "Waiting ..."), **waits}
+
+        asked = gr.on(list(triggers), wait, outputs=self.parts, trigger_mode="once", **QUICK)
+        doing = asked.then(do, inputs, outputs, trigger_mode="once", **{**settings, **PIPELINE})
+        self.leave.click(None, cancels=[doing], queue=False, **PRIVATE)
+        return doing
+
+    def _left(self) -> dict[Any, Any]:
+        return {self.progress: progress_bar(0, "Not waiting any more."), **self.over}
+
+
+def buttons(prefix: str, stop: str, **settings: Any) -> tuple[gr.Button, gr.Button]:
+    """The two buttons; ``stop`` is the text of the one, ``prefix`` begins the ids of both."""
+    return (
+        gr.Button(stop, interactive=False, elem_id=f"{prefix}stop", **settings),
+        gr.Button("Leave the queue", visible=False, elem_id=f"{prefix}leave", **settings),
+    )
