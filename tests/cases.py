@@ -6,7 +6,7 @@ import torch
 
 from lily_diffusion import LilyConfig, attach, detach
 
-from .conftest import awaken
+from .conftest import awaken, inputs, small_unet
 from .zoo import build
 
 CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
@@ -23,7 +23,11 @@ class Case:
 
     def __init__(self, kind):
         self.kind = kind
-        self.model, self.inputs = build(NAMES[kind])
+        if kind == "small unet":
+            self.model = small_unet()
+            self.inputs = inputs(self.model)
+        else:
+            self.model, self.inputs = build(NAMES[kind])
         self.base = self.run()
         self.adapter = awaken(attach(copy.deepcopy(self.model), CONFIG))
         self.attach()

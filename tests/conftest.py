@@ -22,6 +22,22 @@ def tiny_sd15() -> UNet2DConditionModel:
     ).eval()
 
 
+def small_unet() -> UNet2DConditionModel:
+    """One block down and one up, of three transformer layers in all: what has to be compiled."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32,),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",),
+        cross_attention_dim=48,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    ).eval()
+
+
 def tiny_sdxl() -> UNet2DConditionModel:
     """SDXL's layout: several transformer layers a block, linear projections, text and size embeddings."""
     torch.manual_seed(0)
@@ -76,6 +92,11 @@ def awaken(adapter: LilyAdapter, seed: int = 7, std: float = 0.1) -> LilyAdapter
 @pytest.fixture(params=["sd15", "sdxl"])
 def unet(request) -> UNet2DConditionModel:
     return {"sd15": tiny_sd15, "sdxl": tiny_sdxl}[request.param]()
+
+
+@pytest.fixture
+def small() -> UNet2DConditionModel:
+    return small_unet()
 
 
 @pytest.fixture

@@ -191,11 +191,11 @@ def test_signature_is_the_processors_own(sd15):
     assert all(inspect.signature(p.__call__) == plain for p in wrapped)
 
 
-def test_compiles_without_a_break(sd15):
-    awaken(attach(sd15, CONFIG))
-    compiled = torch.compile(sd15, fullgraph=True, backend="eager")
+def test_compiles_without_a_break(small):
+    awaken(attach(small, CONFIG))
+    compiled = torch.compile(small, fullgraph=True, backend="eager")
     with torch.no_grad():
-        assert torch.equal(compiled(**inputs(sd15)).sample, run(sd15))
+        assert torch.equal(compiled(**inputs(small)).sample, run(small))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

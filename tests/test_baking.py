@@ -93,17 +93,17 @@ def test_a_layer_that_saw_only_zeros_keeps_the_mean(sd15):
     assert all(torch.isfinite(p).all() for p in frozen.parameters()) and layer_errors(adapter, statistics)[layer] == 0
 
 
-def test_a_compiled_model_can_be_watched(sd15):
-    names = [p.name for p in find_projections(sd15)][:2]
-    adapter = awaken(attach(sd15, LilyConfig(r=4, target_modules=names)))
-    expected, _ = watched(sd15, adapter)
+def test_a_compiled_model_can_be_watched(small):
+    names = [p.name for p in find_projections(small)][:2]
+    adapter = awaken(attach(small, LilyConfig(r=4, target_modules=names)))
+    expected, _ = watched(small, adapter)
     torch._dynamo.reset()
-    compiled = torch.compile(sd15, backend="eager")
+    compiled = torch.compile(small, backend="eager")
     with torch.no_grad():
-        compiled(**inputs(sd15, batch=3, seed=1))
+        compiled(**inputs(small, batch=3, seed=1))
         with calibrate(adapter) as statistics:
             for seed in (1, 2):
-                compiled(**inputs(sd15, batch=3, seed=seed))
+                compiled(**inputs(small, batch=3, seed=seed))
     assert statistics.keys() == expected.keys()
     torch.testing.assert_close(statistics[names[1]].moments, expected[names[1]].moments)
 

@@ -20,7 +20,7 @@ from .cases import CONFIG, Case
 from .conftest import awaken
 
 
-@pytest.fixture(params=["unet", "dit"])
+@pytest.fixture(params=["small unet", "dit"])
 def case(request):
     return Case(request.param)
 

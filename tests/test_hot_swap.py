@@ -34,7 +34,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(params=["unet", "dit"])
+@pytest.fixture(params=["small unet", "dit"])
 def swap(request, tmp_path):
     """A bare model, and (what it draws with it, file) for each of CONFIGS."""
     case = Case(request.param)

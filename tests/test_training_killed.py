@@ -1,4 +1,7 @@
-"""A run that is killed again and again, also in the middle of saving, ends as if nothing had happened."""
+"""A run that is killed again and again, also in the middle of saving, ends as if nothing had happened.
+
+LILY_KILLS=20 python -m pytest tests/test_training_killed.py
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import pytest
 
 from .training_base import arguments, base, pictures, same, weights  # noqa: F401
 
-KILLS = 20
-STEPS = 80
+KILLS = int(os.environ.get("LILY_KILLS", 8))
+STEPS = 4 * KILLS
 # Imports once and forks a process for every attempt, so that an attempt costs the run alone. Nothing has been computed
 # before the fork, so there are no threads to lose. Every other attempt is killed as soon as it begins to save.
 ATTEMPTS = """
@@ -69,7 +72,7 @@ def losses(folder: Path) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(arguments, tmp_path):  # noqa: F811
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(arguments, tmp_path):  # noqa: F811
     flags = {
         "max_train_steps": STEPS, "checkpointing_steps": 1, "checkpoints_total_limit": 2, "lily_dropout": 0.1,
         "random_flip": True, "use_ema": True, "resume_from_checkpoint": "latest",

@@ -31,7 +31,7 @@ class Lesson(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    seconds: float
+    seconds: float  # of the processor
     loss: float  # mean of the last tenth of the steps
 
 
@@ -65,7 +65,7 @@ def learn(
     """Train what the learner trains, for some steps at a constant rate."""
     model = TrainedModel(family.denoiser, {}).train()
     losses = batch_losses(family, model, learner.word, given, subject, batch, seed)
-    started = time.monotonic()
+    started = time.process_time()
     if learner.start is not None:
         with learner.start:
             for loss in itertools.islice(batch_losses(family, model, learner.word, given, subject, batch, -1), LOOKS):
@@ -83,7 +83,7 @@ def learn(
         recent.append(loss.item())
     model.eval()
     tail = recent[-max(1, steps // 10) :]
-    return Outcome(time.monotonic() - started, sum(tail) / len(tail))
+    return Outcome(time.process_time() - started, sum(tail) / len(tail))
 
 
 def batch_losses(
