@@ -10,6 +10,7 @@ processor's seconds, of all cores together, and the load before each start say h
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import socket
 import statistics
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from benchmarks.measures import RESULTS, conditions, write_results
 
 ROOT = Path(__file__).parents[1]
+OPTIONAL = ("bitsandbytes", "peft", "torchao", "xformers")  # a page does not need them, and each costs a second or two
 PATIENCE = 300.0  # seconds until a page that does not answer counts as broken
 
 
@@ -85,7 +87,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# From the start of the page to the first picture\n",
         f"{len(starts)} fresh processes, the embedded model with its {starts[0]['steps']} steps, "
-        f"{result['conditions']['cores']} cores; load by other work before each start: {loads}.\n",
+        f"{result['conditions']['cores']} cores; load by other work before each start: {loads}. Packages installed that "
+        f"diffusers imports too, if they are there: {result['conditions']['also installed']}.\n",
         "| seconds | median | worst |",
         "|---|---|---|",
     ]
@@ -106,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     for _ in tqdm(range(args.starts), desc="starts"):
         with tempfile.TemporaryDirectory() as folder:
             starts.append(first_picture(Path(folder)))
-    result = {"starts": starts, "conditions": {**conditions(), "cores": os.cpu_count()}}
+    also = ", ".join(name for name in OPTIONAL if importlib.util.find_spec(name)) or "none"
+    result = {"starts": starts, "conditions": {**conditions(), "cores": os.cpu_count(), "also installed": also}}
     write_results("first_picture", result, page(result), Path(args.results_dir))
     print(page(result))
 

@@ -65,7 +65,7 @@ def conditions() -> dict[str, Any]:
     """What a number depends on: the command, and the versions that it ran on."""
     packages = ("lily-diffusion", "torch", "diffusers", "transformers")
     module = sys.modules["__main__"].__spec__
-    program = f"python -m {module.name}" if module else f"python {sys.argv[0]}"
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module else f"python {sys.argv[0]}"
     return {
         "command": f"{program} {shlex.join(sys.argv[1:])}".strip(),
         "python": platform.python_version(),

@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _ui(argv: list[str]) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the page needs gradio, which is not installed: pip install 'lily-diffusion[ui]'")
-    from ui.app import main as open_page
+    from ui.__main__ import main as open_page
 
     open_page(argv)
     return 0

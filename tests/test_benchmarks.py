@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import base_shapes, render, speed, training_speed
+from benchmarks import base_shapes, first_picture, render, speed, training_speed
 from benchmarks.fidelity import __main__ as fidelity
 from benchmarks.fidelity import ablations, report, scores
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
@@ -50,12 +50,24 @@ def test_training_speed_measures_both(tmp_path):
     assert 0.8 < row["memory_ratio"] < 1.3
 
 
+def test_the_page_starts_and_makes_its_first_picture(tmp_path):
+    first_picture.main(["--starts", "1", "--results_dir", str(tmp_path)])
+    start = json.loads((tmp_path / "first_picture.json").read_text())["starts"][0]
+    assert 1 < start["page"] < start["picture"] and start["steps"] == 25 and start["processor"] > 1
+
+
 @pytest.mark.parametrize("name", ["lily", "lora", "dora", "oft", "lokr", "gralora", "vera", "fourierft", "peft-lily"])
 def test_sizes_come_near_the_budget(name):
     pipe = base_model.load_pipeline()
     size = size_for(METHODS[name], pipe, "small")
     count = METHODS[name].put(copied(pipe), size).parameters
     assert 0.65 < count / BUDGETS["small"] < 1.5
+
+
+def test_the_page_starts_and_makes_its_first_picture(tmp_path):
+    first_picture.main(["--starts", "1", "--results_dir", str(tmp_path)])
+    start = json.loads((tmp_path / "first_picture.json").read_text())["starts"][0]
+    assert 1 < start["page"] < start["picture"] and start["steps"] == 25 and start["processor"] > 1
 
 
 @pytest.mark.parametrize("name", ["lily", "textual-inversion"])
