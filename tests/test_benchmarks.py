@@ -64,12 +64,6 @@ def test_sizes_come_near_the_budget(name):
     assert 0.65 < count / BUDGETS["small"] < 1.5
 
 
-def test_the_page_starts_and_makes_its_first_picture(tmp_path):
-    first_picture.main(["--starts", "1", "--results_dir", str(tmp_path)])
-    start = json.loads((tmp_path / "first_picture.json").read_text())["starts"][0]
-    assert 1 < start["page"] < start["picture"] and start["steps"] == 25 and start["processor"] > 1
-
-
 @pytest.mark.parametrize("name", ["lily", "textual-inversion"])
 def test_a_run_of_the_subject_benchmark(name, tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "STEPS", 2)
