@@ -87,8 +87,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# From the start of the page to the first picture\n",
         f"{len(starts)} fresh processes, the embedded model with its {starts[0]['steps']} steps, "
-        f"{result['conditions']['cores']} cores; load by other work before each start: {loads}. Packages that diffusers "
-        f"imports too where they are installed: {result['conditions']['also installed']}.\n",
+        f"{result['conditions']['cores']} cores; load by other work before each start: {loads}. Packages that "
+        f"diffusers imports too where they are installed: {result['conditions']['also installed']}.\n",
         "| seconds | median | worst |",
         "|---|---|---|",
     ]

@@ -12,11 +12,12 @@ from PIL import Image
 from lily_diffusion import LilyConfig, attach, detach, get_active_adapters, save_lily_weights
 from lily_diffusion.base_model import load_pipeline
 from lily_diffusion.components import adapters_of
+from lily_diffusion.interchange.merging import PRUNED
 from tests.test_ui_judge import id_of, order, told
 from ui.generate.asking import NUM_SETTINGS, order_of
 from ui.judge import axes, router_view, xyz
 from ui.keeping.recipe import BLENDS, infotext, read_png
-from ui.messages import Finished, Order, Picture, Watching
+from ui.messages import Finished, Order, Picture, Preparing
 from ui.pipeline import merging
 from ui.pipeline.jobs import Job, Progress, distance
 from ui.pipeline.orders import SessionError
@@ -126,13 +127,27 @@ def test_what_needs_peft_says_so_before_anything_is_drawn(session, monkeypatch):
     assert drawn(session, weights={"still": 1.0}, blend="cat")
 
 
+def test_a_merge_is_told_layer_by_layer_and_can_be_stopped_between_them(session):
+    kinds = [kind for kind in PRUNED if kind != "ties"]
+    wanted = order(session, prompt="a blue bird", steps=1, weights=BOTH, blend=kinds[0])
+    events = session.generate(wanted)
+    merging_now = [event for event in events if isinstance(event, Preparing) and event.text == "Merging the layers"]
+    layers = merging_now[0].steps
+    assert [event.step for event in merging_now] == list(range(layers)) and layers > 1
+    run = session.generate(order(session, prompt="a blue bird", steps=1, weights=BOTH, blend=kinds[1]))
+    for event in run:
+        if isinstance(event, Preparing) and event.text == "Merging the layers":
+            session.interrupt()
+    assert event == Finished(0, interrupted=True)
+
+
 @pytest.mark.parametrize("stop", ["run", "job"])
 def test_watching_the_routers_is_told_and_can_be_stopped(session, stop):
     wanted, known = order(session, steps=30, weights=BOTH, blend="cat"), list(adapters_of(session.base.pipe))
     if stop == "run":
         run = session.generate(wanted)
         first = next(run)
-        assert isinstance(first, Watching) and (first.step, first.steps) == (1, 30)
+        assert isinstance(first, Preparing) and (first.step, first.steps) == (1, 30)
         session.interrupt()
         assert list(run)[-1] == Finished(0, interrupted=True)
     else:

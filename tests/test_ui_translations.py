@@ -13,7 +13,13 @@ from ui.style import error, progress_bar
 from ui.translations import said, speaking
 
 SAY = {"told", "warned", "said", "spoken", "careful", "error", "progress_bar", "Progress"}  # and every ...Error
-NOT_SHOWN = {"api.py", "app.py", "guard.py", "thumbnails.py"}  # what they say goes to programs and terminals
+NOT_SHOWN = {
+    "__main__.py",
+    "api.py",
+    "app.py",
+    "guard.py",
+    "thumbnails.py",
+}  # what they say goes to programs and terminals
 
 
 def template(node: ast.AST) -> str:

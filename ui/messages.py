@@ -52,10 +52,10 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Watching:
-    """Before the first picture of a merge: ``step`` of ``steps`` in which the routers of one adapter are watched."""
+class Preparing:
+    """Before the first picture of a merge: ``step`` of ``steps`` of what ``text`` says, which is ours."""
 
-    adapter: str
+    text: str
     step: int
     steps: int
 
@@ -96,4 +96,4 @@ class Finished:
     interrupted: bool
 
 
-Event = Watching | Step | Preview | Picture | Finished
+Event = Preparing | Step | Preview | Picture | Finished

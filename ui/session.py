@@ -26,7 +26,7 @@ from ui.messages import AdapterCard, Event, Order
 from ui.pipeline import base_models, schedulers
 from ui.pipeline.adapter_folder import AdapterFile, AdapterFolder, AdapterFolderError, without_paths
 from ui.pipeline.base_models import BaseModel, BaseModelError
-from ui.pipeline.merging import Merges, OnWatching
+from ui.pipeline.merging import Merges, OnPreparing
 from ui.pipeline.orders import SessionError, Weights, layers_of, recipe_of
 from ui.pipeline.preview import Previewer
 from ui.pipeline.run import Run
@@ -152,11 +152,11 @@ class Session:
             run.skip()
 
     @contextmanager
-    def using(self, order: Order, on_watching: OnWatching = lambda *_: None) -> Iterator[tuple[Any, Recipe]]:
+    def using(self, order: Order, on_preparing: OnPreparing = lambda *_: None) -> Iterator[tuple[Any, Recipe]]:
         """Have the pipeline for oneself inside the ``with`` block, with the order's adapters, weights and scheduler.
 
         Args:
-            on_watching: told how far routers are watched, where adapters are merged; what it raises ends that.
+            on_preparing: told how far the merge of the adapters is, where there is one; what it raises ends that.
 
         Yields:
             (the pipeline, the recipe of the order's first picture); adapters have their ids as names.
@@ -165,11 +165,11 @@ class Session:
             SessionError, AdapterFolderError: the order cannot be met.
         """
         recipe, files = recipe_of(order, self.base, self.adapters, self.reason)
-        with self.prepared(recipe, files, on_watching) as base:
+        with self.prepared(recipe, files, on_preparing) as base:
             yield base.pipe, recipe
 
     @contextmanager
-    def prepared(self, recipe: Recipe, files: Weights, on_watching: OnWatching) -> Iterator[BaseModel]:
+    def prepared(self, recipe: Recipe, files: Weights, on_preparing: OnPreparing) -> Iterator[BaseModel]:
         """`using` for an order that is checked already; raises SessionError if the base model has changed since."""
         with self._lock:
             base = self.base
@@ -177,7 +177,7 @@ class Session:
                 raise SessionError("Another base model was loaded meanwhile. Look at the settings and try again.")
             with schedulers.scheduled(base.pipe, recipe.scheduler):
                 self._blend(files)
-                with self._merges.active(base, recipe, files, on_watching):
+                with self._merges.active(base, recipe, files, on_preparing):
                     yield base
 
     def unread_part(self, prompt: str) -> str:

@@ -39,6 +39,7 @@ def merge_adapters(
     density: float | None = None,
     majority_sign_method: str = "total",
     seed: int = 0,
+    on_layer: Callable[[int, int], None] | None = None,
 ) -> Reduced:
     """Merge frozen adapters into one frozen adapter; a layer is merged from those adapters that have it.
 
@@ -58,6 +59,8 @@ def merge_adapters(
         density: in (0, 1]; needed by the last four, which are PEFT's ``*_svd`` combinations, by PEFT's own functions.
         majority_sign_method: "total" or "frequency", for the two with signs.
         seed: of DARE's draws; the caller's random state is not touched.
+        on_layer: called with (layers that are merged, layers) before each layer of the last four methods, which takes
+            a second where layers are wide; what it raises ends the merge.
 
     Returns:
         The adapter, and for each layer the relative error of the truncation.
@@ -80,7 +83,7 @@ def merge_adapters(
         if method in SIGNED:
             options["majority_sign_method"] = majority_sign_method
         merge = functools.partial(peft_function(method), **options)
-        return _merged(_layers(adapters), by_name, merge, rank)
+        return _merged(_layers(adapters), by_name, merge, rank, on_layer or (lambda done, layers: None))
 
 
 def _sum(layers: Layers, weights: Mapping[str, float], method: str, rank: int | None) -> Reduced:
@@ -90,11 +93,15 @@ def _sum(layers: Layers, weights: Mapping[str, float], method: str, rank: int | 
     return reduce_rank(whole, rank or whole.config.r)
 
 
-def _merged(layers: Layers, weights: Mapping[str, float], merge: Callable[..., Any], rank: int | None) -> Reduced:
+def _merged(
+    layers: Layers, weights: Mapping[str, float], merge: Callable[..., Any], rank: int | None,
+    on_layer: Callable[[int, int], None],
+) -> Reduced:  # fmt: skip
     parts, errors = {}, {}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", message="The density")  # 1 prunes nothing, and may be meant
-        for p, owners in layers.items():
+        for done, (p, owners) in enumerate(layers.items()):
+            on_layer(done, len(layers))
             svd, ranks = _merged_layer(p, owners, weights, merge)
             parts[p], errors[p.name] = svd.truncated(rank or ranks)
     return Reduced(from_factors(parts), errors)

@@ -14,7 +14,7 @@ import gradio as gr
 from ui.generate.asking import OWN_SCHEDULER, next_seed, order_of, user_errors
 from ui.keeping.recipe import infotext
 from ui.keeping.thumbnails import address
-from ui.messages import Finished, Order, Picture, Preview, Step, Watching
+from ui.messages import Finished, Order, Picture, Preparing, Preview, Step
 from ui.pipeline import schedulers
 from ui.session import Session
 from ui.style import careful, progress_bar, spoken
@@ -77,8 +77,8 @@ class Actions:
             for event in run:
                 if isinstance(event, Step):
                     yield {ui.progress: pace.bar(event)}
-                elif isinstance(event, Watching):
-                    yield {ui.progress: progress_bar(0, _watching(event))}
+                elif isinstance(event, Preparing):
+                    yield {ui.progress: progress_bar(0, _preparing(event))}
                 elif isinstance(event, Preview):
                     yield {ui.preview: _small(event, bool(made))}
                 elif isinstance(event, Picture):
@@ -146,8 +146,8 @@ class _Pace:
         return progress_bar(done / total, text)
 
 
-def _watching(event: Watching) -> str:
-    return f"Watching the routers of '{event.adapter}' · step {event.step} of {event.steps}"
+def _preparing(event: Preparing) -> str:
+    return f"{event.text} · step {event.step} of {event.steps}"
 
 
 def _spoken(seconds: float) -> str:

@@ -88,7 +88,7 @@ class Job:
     def draw(self, order: Order, *, save: bool = True) -> Drawn:
         """Make the order's first picture, and save it with its recipe. Raises Stopped when asked to stop."""
         self.check()
-        with self.session.using(order, self.watching) as (_, recipe):
+        with self.session.using(order, self.preparing) as (_, recipe):
             image = self.picture(recipe)
         path = drawing.save(image, recipe, self.session.output_dir) if save else None
         return Drawn(image, recipe, path)
@@ -112,10 +112,10 @@ class Job:
         fraction = (self.done + step / steps) / self.pictures
         self.tell(Progress(fraction, f"Picture {self.done + 1} of {self.pictures} · step {step} of {steps}"))
 
-    def watching(self, adapter: str, step: int, steps: int) -> None:
-        """Tell how far an adapter's routers are watched for a merge. Raises Stopped when asked to stop."""
+    def preparing(self, text: str, step: int, steps: int) -> None:
+        """Tell how far a merge is. Raises Stopped when asked to stop."""
         self.check()
-        self.tell(Progress(self.done / self.pictures, f"Watching the routers of '{adapter}' · step {step} of {steps}"))
+        self.tell(Progress(self.done / self.pictures, f"{text} · step {step} of {steps}"))
 
     def check(self) -> None:
         """Raise Stopped when asked to stop."""

@@ -33,7 +33,7 @@ SEED = 0  # of the pictures that routers are watched on, and of what DARE drops
 KEPT_FROZEN, KEPT_MERGED = 8, 4  # of the last adapters and merges, so that other kinds and seeds make nothing anew
 
 Parts = dict[str, LilyAdapter]  # by component
-OnWatching = Callable[[str, int, int], None]  # an adapter's name, steps that are done, steps; what it raises ends all
+OnPreparing = Callable[[str, int, int], None]  # what is done, steps that are done, steps; what it raises ends all
 
 
 class Merges:
@@ -48,23 +48,24 @@ class Merges:
         self._merged.clear()
 
     @contextmanager
-    def active(self, base: BaseModel, recipe: Recipe, files: Weights, on_watching: OnWatching) -> Iterator[None]:
+    def active(self, base: BaseModel, recipe: Recipe, files: Weights, on_preparing: OnPreparing) -> Iterator[None]:
         """Have the loaded adapters' merge, and it alone, active inside the ``with`` block; a sum stays as it is."""
         if recipe.blend == SUM or not files:
             yield
             return
         key = (replace(recipe, seed=0), tuple(file.stamp for file in files))
-        whole = self._merged.get_or_make(key, partial(self._merge, base, recipe, files, on_watching))
+        whole = self._merged.get_or_make(key, partial(self._merge, base, recipe, files, on_preparing))
         with standing_in(base.pipe, whole):
             yield
 
-    def _merge(self, base: BaseModel, recipe: Recipe, files: Weights, on_watching: OnWatching) -> Parts:
+    def _merge(self, base: BaseModel, recipe: Recipe, files: Weights, on_preparing: OnPreparing) -> Parts:
         scene = replace(recipe, seed=0, adapters=(), blend=SUM)  # all that an adapter alone is watched on
         frozen = {}
         for file in files:
-            make = partial(_freeze, base, scene, file, on_watching)
+            make = partial(_freeze, base, scene, file, on_preparing)
             frozen[file.id] = self._frozen.get_or_make((file.id, file.stamp, scene), make)
-        return merge(frozen, {file.id: weight for file, weight in files.items()}, recipe.blend)[0]
+        weights = {file.id: weight for file, weight in files.items()}
+        return merge(frozen, weights, recipe.blend, on_layer=partial(on_preparing, "Merging the layers"))[0]
 
 
 class _Recent(OrderedDict[Any, Parts]):
@@ -84,14 +85,18 @@ class _Recent(OrderedDict[Any, Parts]):
 
 
 def merge(
-    frozen: Mapping[str, Parts], weights: Mapping[str, float | str], method: str = "cat", rank: int | None = None
+    frozen: Mapping[str, Parts],
+    weights: Mapping[str, float | str],
+    method: str = "cat",
+    rank: int | None = None,
+    on_layer: Callable[[int, int], None] | None = None,
 ) -> tuple[Parts, float]:
     """Make one adapter of frozen ones at their weights; these are taken into each layer's update before.
 
     Args:
         frozen: the adapters' parts, by name.
         weights: by name; none may change over the steps.
-        method, rank: see `merge_adapters`.
+        method, rank, on_layer: see `merge_adapters`.
 
     Returns:
         (the parts by component, the largest relative error of a layer that the rank causes)
@@ -107,7 +112,9 @@ def merge(
             if component in one:
                 weight = split(parse(weights[name]), list(one))[component]
                 owners[name] = _scaled(one[component], weight.by_layer(one[component].layers))
-        made = merge_adapters(owners, [1.0] * len(owners), method, rank=rank, density=density, seed=SEED)
+        made = merge_adapters(
+            owners, [1.0] * len(owners), method, rank=rank, density=density, seed=SEED, on_layer=on_layer
+        )
         whole[component] = made.adapter
         worst = max(worst, largest_error(made.errors)[1])
     return whole, worst
@@ -125,11 +132,11 @@ def standing_in(pipe: Any, whole: Parts) -> Iterator[None]:
         yield
 
 
-def _freeze(base: BaseModel, scene: Recipe, file: AdapterFile, on_watching: OnWatching) -> Parts:
+def _freeze(base: BaseModel, scene: Recipe, file: AdapterFile, on_preparing: OnPreparing) -> Parts:
     """The loaded adapter's frozen stand-in, from what its routers do alone on the scene's own prompt."""
 
     def step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_watching(file.name, drawing.steps_done(pipe, scene, step), scene.steps)
+        on_preparing(f"Watching the routers of '{file.name}'", drawing.steps_done(pipe, scene, step), scene.steps)
         return tensors
 
     call = {**drawing.call_arguments(base, scene), "callback_on_step_end": step_end}

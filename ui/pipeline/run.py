@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ui.keeping.recipe import MAX_SEED, Recipe
-from ui.messages import Event, Finished, Picture, Preview, Step, Watching
+from ui.messages import Event, Finished, Picture, Preparing, Preview, Step
 from ui.pipeline import drawing
 from ui.pipeline.base_models import BaseModel
 from ui.pipeline.orders import Weights
@@ -63,7 +63,7 @@ class Run:
 
     def _work(self) -> None:
         try:
-            with self.session.prepared(self.recipe, self.files, self._watching) as base:
+            with self.session.prepared(self.recipe, self.files, self._preparing) as base:
                 finished = self._pictures(base)
             self._told.put(finished)
         except _Interrupted:
@@ -87,10 +87,10 @@ class Run:
                 done += 1
         return Finished(done, interrupted=self._ended.is_set() and drawn is None)
 
-    def _watching(self, adapter: str, step: int, steps: int) -> None:
+    def _preparing(self, text: str, step: int, steps: int) -> None:
         if self._ended.is_set():
             raise _Interrupted
-        self._told.put(Watching(adapter, step, steps))
+        self._told.put(Preparing(text, step, steps))
 
     def _step(self, picture: int, step: int) -> None:
         self._told.put(Step(picture, self.count, step, self.recipe.steps))
