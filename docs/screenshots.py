@@ -55,7 +55,7 @@ class Camera:
             self.page.wait_for_timeout(900)
             image = Image.open(io.BytesIO(self.page.screenshot(full_page=True))).convert("RGB")
             image.crop((0, 0, image.width, min(image.height, TALLEST))).save(
-                self.folder / f"ui_{name}_{look}.jpg", quality=82, optimize=True
+                self.folder / f"ui_{name}_{look}.jpg", quality=76, optimize=True
             )
         self.page.set_viewport_size(WIDE)
         self.page.emulate_media(color_scheme="light")
