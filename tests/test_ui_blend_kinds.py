@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lily_diffusion import LilyConfig, attach, detach, get_active_adapters, save_lily_weights
+from lily_diffusion import LilyConfig, attach, detach, get_active_adapters, load_lily_weights, save_lily_weights
+from lily_diffusion.baking import bake_lily
 from lily_diffusion.base_model import load_pipeline
 from lily_diffusion.components import adapters_of
-from lily_diffusion.interchange.merging import PRUNED
+from lily_diffusion.interchange.merging import PRUNED, merge_adapters
 from tests.test_ui_judge import id_of, order, told
 from ui.generate.asking import NUM_SETTINGS, order_of
 from ui.judge import axes, router_view, xyz
@@ -80,6 +81,19 @@ def test_kinds_differ_and_stay_near_the_sum_where_they_are_meant_to(session):
     assert distance(drawn(session, weights=with_text, blend="cat"), made["cat"]) > 0.01
     assert drawn(session, weights={}, blend="ties").tobytes() == base.tobytes()  # nothing to merge
     assert drawn(session, weights={"robot": 0.0}, blend="cat").tobytes() == base.tobytes()
+
+
+def test_plain_weights_mean_what_they_mean_on_the_command_line(session):
+    pipe = load_pipeline()
+    weights = {"still": 0.7, "calm": -0.5}
+    files = {name: session.adapters.root / f"{name}.safetensors" for name in weights}
+    for name, file in files.items():
+        load_lily_weights(pipe, str(file), name)
+    frozen = {name: bake_lily(pipe, ["a cat"], name, num_inference_steps=1).parts for name in weights}
+    parts = {name: one["unet"] for name, one in frozen.items()}
+    expected = merge_adapters(parts, weights, "ties", density=merging.DENSITY).adapter
+    got = merging.merge(frozen, weights, "ties")[0]["unet"]
+    assert all(torch.equal(a, b) for a, b in zip(got.parameters(), expected.parameters(), strict=True))
 
 
 def test_pictures_of_one_recipe_are_the_same_whoever_asks_and_whenever(session, tmp_path):

@@ -91,7 +91,7 @@ def merge(
     rank: int | None = None,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> tuple[Parts, float]:
-    """Make one adapter of frozen ones at their weights; these are taken into each layer's update before.
+    """Make one adapter of frozen ones at their weights; one that differs by layer is taken into the updates before.
 
     Args:
         frozen: the adapters' parts, by name.
@@ -107,14 +107,15 @@ def merge(
     components.sort(key=lambda component: component not in DENOISERS)  # a file names the denoiser's part first
     density = DENSITY if method in PRUNED else None
     for component in components:
-        owners = {}
+        owners, numbers = {}, []
         for name, one in frozen.items():
             if component in one:
-                weight = split(parse(weights[name]), list(one))[component]
-                owners[name] = _scaled(one[component], weight.by_layer(one[component].layers))
-        made = merge_adapters(
-            owners, [1.0] * len(owners), method, rank=rank, density=density, seed=SEED, on_layer=on_layer
-        )
+                part = one[component]
+                by_layer = split(parse(weights[name]), list(one))[component].by_layer(part.layers)
+                alike = len(set(by_layer.values())) == 1
+                owners[name] = part if alike else _scaled(part, by_layer)
+                numbers.append(next(iter(by_layer.values())) if alike else 1.0)
+        made = merge_adapters(owners, numbers, method, rank=rank, density=density, seed=SEED, on_layer=on_layer)
         whole[component] = made.adapter
         worst = max(worst, largest_error(made.errors)[1])
     return whole, worst
