@@ -84,9 +84,13 @@ def test_an_ablation_measures_unseen_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "UNSEEN", 12)
     monkeypatch.setattr(ablations, "LEVELS", 1)
     flags = ["--variants", "pairs of experts", "--rates", "5e-3", "--subjects", "ghost", "--max_train_steps", "3"]
-    ablations.main([*flags, "--work_dir", str(tmp_path / "work"), "--results_dir", str(tmp_path)])
+    ablations.main([*flags, "--results_dir", str(tmp_path)])
     (row,) = json.loads((tmp_path / "ablations.json").read_text())["rows"]
-    assert 0.2 < row["loss"] < 1 and 0 < row["drift"] < 0.5  # it learns, and moves other things little
+    assert 0.2 < row["loss"] < 1 and 0 < row["shift"] < 0.5  # it learns, and moves other things little
+    assert 0.2 < row["similarity"] < 1
+    done = (tmp_path / "ablation_runs.jsonl").read_text()
+    ablations.main([*flags, "--results_dir", str(tmp_path)])  # nothing is run again
+    assert (tmp_path / "ablation_runs.jsonl").read_text() == done
 
 
 @pytest.mark.parametrize("change", ["pairs of experts", "orthogonal A", "routers x 4"])

@@ -3,17 +3,17 @@
     python -m benchmarks.fidelity.ablations
     python -m benchmarks.fidelity.ablations --variants default num_B=2 --rates 2e-3 5e-3
 
-Drawn pictures need many subjects and seeds before small differences show, so what is measured here is the loss itself:
-on true pictures of the subject that were not learnt from, at fixed noise, as a part of the base's loss (lower is
-better), and how far the answers to other prompts move from the base's, as a part of the answers (drift, lower is
-better). Both on the three subjects that learning rates are tuned on.
+On the three subjects that learning rates are tuned on: similarity of the drawn pictures as in `benchmarks.fidelity`
+(over all prompts, the styled ones too), which needs many subjects and seeds before small differences show; so beside
+it the loss itself, on true pictures of the subject that were not learnt from, at fixed noise, as a part of the base's
+loss (lower is better), and how far the answers to other prompts move from the base's, as a part of the answers (shift,
+lower is better). Every run is kept with the results, and none is repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import random
 from collections.abc import Callable
@@ -24,13 +24,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.fidelity import kept
 from benchmarks.fidelity.__main__ import TUNED_ON
 from benchmarks.fidelity.learning import family_of, fresh, learn, lesson, named
 from benchmarks.fidelity.methods import BUDGETS, METHODS, RANKS, Learner, Method, denoiser, lily, size_for
-from benchmarks.fidelity.scores import unrelated_prompts
-from benchmarks.measures import RESULTS, conditions, results_name, write_json, write_results
+from benchmarks.fidelity.scores import measured, truths_of, unrelated_prompts
+from benchmarks.measures import RESULTS, conditions, results_name, write_results
 from benchmarks.subjects import base_hash
 from lily_diffusion import base_model
+from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import COLOURS, HELD_OUT, draw, load_emoji, random_scene
 from lily_diffusion.state import one_adapter
 from lily_diffusion.training.families import Family
@@ -38,6 +40,7 @@ from lily_diffusion.training.run import TrainedModel
 
 UNSEEN = 24  # true pictures of the subject, two a colour
 LEVELS = 4  # noise levels of each
+SCORES = ("similarity", "loss", "shift")
 Values = dict[str, float]
 
 
@@ -78,6 +81,15 @@ def sharper(times: float, adapter: Any) -> None:
         router.mul_(times)
 
 
+def one_each(adapter: Any) -> None:
+    """Static routers that begin with one expert each, by turns: no two layers have both A and B in common."""
+    for group in adapter.groups:
+        for number, layer in enumerate(group.layers):
+            router = adapter.tensors(layer)[2]
+            router.zero_()
+            router[number % len(router)] = 4.0
+
+
 VARIANTS: dict[str, Callable[..., Learner]] = {
     "default": lily,
     "num_B=2": functools.partial(lily, num_B=2),
@@ -91,6 +103,7 @@ VARIANTS: dict[str, Callable[..., Learner]] = {
     "routing=token": functools.partial(lily, routing="token"),
     "routing=batch": functools.partial(lily, routing="batch"),
     "routing=static": functools.partial(lily, routing="static"),
+    "routing=static, an expert each": functools.partial(changed, one_each, routing="static"),
     "pairs of experts": functools.partial(changed, functools.partial(pairs, 0.02)),
     "orthogonal A": functools.partial(changed, orthogonal),
     "routers x 4": functools.partial(changed, functools.partial(sharper, 4.0)),
@@ -113,7 +126,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--rates", nargs="+", type=float, default=[2e-3, 5e-3, 1e-2])
     add("--subjects", nargs="+", choices=TUNED_ON, default=TUNED_ON, metavar="NAME")
     add("--max_train_steps", type=int, default=100)
-    add("--work_dir", default="outputs/ablations", help="what is done so far")
     add("--results_dir", default=str(RESULTS))
     return parser.parse_args(argv)
 
@@ -123,6 +135,7 @@ class Judge:
 
     def __init__(self, family: Family, emoji: dict[str, Tensor]):
         self.family, self.emoji = family, emoji
+        self.likeness = Likeness()
         self._base: dict[str, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
@@ -153,9 +166,12 @@ class Judge:
         if subject not in self._base:
             self._base[subject] = self.answers(fresh(self.family), subject)
         (base_losses, base_answers), (losses, answers) = self._base[subject], self.answers(family, subject)
+        truths, model = truths_of(subject, self.emoji, self.likeness), self.family.args.pretrained_model_name_or_path
+        seen, _ = measured(family.pipe, model, subject, "sks", truths, None, self.likeness)
         return {
+            "similarity": (12 * seen["similarity"] + 8 * seen["styled_similarity"]) / 20,
             "loss": (losses.sum() / base_losses.sum()).item(),
-            "drift": ((answers - base_answers).norm() / base_answers.norm()).item(),
+            "shift": ((answers - base_answers).norm() / base_answers.norm()).item(),
         }
 
 
@@ -166,17 +182,19 @@ def main(argv: list[str] | None = None) -> None:
     judge = Judge(family, emoji)
     cells = [(v, rate, subject) for v in args.variants for rate in args.rates for subject in args.subjects]
     runs: dict[tuple[str, float], list[Values]] = {}
+    file = kept.runs_file(args.results_dir, args.model, "ablation_runs")
     for variant, rate, subject in tqdm(cells, desc="runs"):
-        runs.setdefault((variant, rate), []).append(cell(args, family, judge, variant, rate, subject))
+        asked = {"base": base_hash(args.model), "budget": args.budget, "steps": args.max_train_steps,
+                 "variant": variant, "rate": rate, "subject": subject}  # fmt: skip
+        done = (run for run in kept.read(file) if asked.items() <= run.items())
+        if (run := next(done, None)) is None:
+            run = {**asked, **cell(args, family, judge, variant, rate, subject)}
+            kept.append(file, run)
+        runs.setdefault((variant, rate), []).append(run)
     report(args, runs)
 
 
 def cell(args: argparse.Namespace, family: Family, judge: Judge, variant: str, rate: float, subject: str) -> Values:
-    """One run, kept for the next time."""
-    folder = Path(args.work_dir) / base_hash(args.model)
-    file = folder / f"{variant}_{args.budget}_{subject}_{rate:g}_{args.max_train_steps}.json"
-    if file.exists():
-        return json.loads(file.read_text())
     method = Method(variant, VARIANTS[variant], RANKS, rate)
     size = size_for(method, family.pipe, args.budget)
     torch.manual_seed(0)
@@ -184,15 +202,14 @@ def cell(args: argparse.Namespace, family: Family, judge: Judge, variant: str, r
     learner = method.put(own.pipe, size)
     learn(own, learner, lesson(own, subject, judge.emoji), subject, rate, args.max_train_steps, 4, 0)
     values = {**judge.values(own, subject), "size": size, "parameters": learner.parameters}
-    write_json(file, values)
-    tqdm.write(f"{variant} {rate:g} {subject}: loss {values['loss']:.4f}, drift {values['drift']:.3f}")
+    tqdm.write(f"{variant} {rate:g} {subject}: {', '.join(f'{name} {values[name]:.4f}' for name in SCORES)}")
     return values
 
 
 def report(args: argparse.Namespace, runs: dict[tuple[str, float], list[Values]]) -> None:
     rows = []
     for (variant, rate), values in runs.items():
-        means = {key: round(sum(v[key] for v in values) / len(values), 4) for key in ("loss", "drift")}
+        means = {key: round(sum(v[key] for v in values) / len(values), 4) for key in SCORES}
         rows.append({"variant": variant, "rate": rate, **means, **{k: values[0][k] for k in ("size", "parameters")}})
     result = {"rows": rows, "settings": {"budget": args.budget, "steps": args.max_train_steps, "model": args.model,
               "subjects": args.subjects}, "conditions": conditions()}  # fmt: skip
@@ -206,15 +223,16 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# What each choice is worth\n",
         f"The {settings['budget']} budget on {settings['model']}, {settings['steps']} steps of 4; mean over "
-        f"{', '.join(settings['subjects'])}. In a cell: loss on unseen pictures of the subject, and drift, both as "
-        "parts of the base's; lower is better.\n",
+        f"{', '.join(settings['subjects'])}. In a cell: similarity of drawn pictures (higher is better), loss on "
+        "unseen pictures of the subject, and shift of the answers to other prompts (lower is better), as parts of the "
+        "base's.\n",
         f"| variant | r | parameters | {' | '.join(f'{rate:g}' for rate in rates)} |",
         f"|---|---|---|{'---|' * len(rates)}",
     ]
     for variant in dict.fromkeys(row["variant"] for row in rows):
         found = {row["rate"]: row for row in rows if row["variant"] == variant}
         first = next(iter(found.values()))
-        cells = [f"{found[r]['loss']:.3f}, {found[r]['drift']:.3f}" if r in found else "" for r in rates]
+        cells = [", ".join(f"{found[r][name]:.3f}" for name in SCORES) if r in found else "" for r in rates]
         lines.append(f"| {variant} | {first['size']} | {first['parameters']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -12,8 +12,8 @@ from benchmarks.measures import results_name
 Run = dict[str, Any]
 
 
-def runs_file(results_dir: str | Path, model: str) -> Path:
-    return Path(results_dir) / f"{results_name('fidelity_runs', model)}.jsonl"
+def runs_file(results_dir: str | Path, model: str, name: str = "fidelity_runs") -> Path:
+    return Path(results_dir) / f"{results_name(name, model)}.jsonl"
 
 
 def read(file: Path) -> list[Run]:
