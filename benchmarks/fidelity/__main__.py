@@ -44,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--subjects", nargs="+", choices=MEASURED_ON, default=MEASURED_ON, metavar="NAME")
     add("--tune_on", nargs="+", choices=TUNED_ON, default=TUNED_ON, metavar="NAME")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--rates", nargs="+", type=float, help="measure at these learning rates too, whichever was found best")
     add("--max_train_steps", type=int, default=100)
     add("--train_batch_size", type=int, default=4)
     add("--part", default="1/1", help="1/2: the first half of the work, for one of two processes")
@@ -124,9 +125,8 @@ class Bench:
         return result
 
     def worth(self, name: str, budget: str, rate: float) -> float:
-        """What the search raises: similarity over all prompts of the tuning subjects, the styled ones too."""
-        runs = [self.run(name, budget, subject, 0, rate) for subject in self.args.tune_on]
-        return sum(12 * r["similarity"] + 8 * r["styled_similarity"] for r in runs) / (20 * len(runs))
+        """How good the rate is, on the tuning subjects."""
+        return report.worth([self.run(name, budget, subject, 0, rate) for subject in self.args.tune_on])
 
     def tuned(self, method: Method, budget: str) -> float:
         """The best rate of the series, found by going uphill from where the method starts."""
@@ -160,8 +160,9 @@ def main(argv: list[str] | None = None) -> None:
         rates = {(method.name, budget): bench.tuned(method, budget) for method, budget in tqdm(pairs, desc="rates")}
         for seed in [] if args.tune_only else args.seeds:
             for method, budget in tqdm(pairs, desc=f"seed {seed}"):
-                for subject in args.subjects:
-                    bench.run(method.name, budget, subject, seed, rates[method.name, budget])
+                for rate in dict.fromkeys([rates[method.name, budget], *(args.rates or ())]):
+                    for subject in args.subjects:
+                        bench.run(method.name, budget, subject, seed, rate)
     if parts == 1:
         report.write(list(bench.done.values()), args)
 

@@ -78,7 +78,7 @@ def by_peft(kind: str, knob: str, pipe: Any, size: Any, **options: Any) -> Learn
     """One of PEFT's methods: `kind` is its config, `knob` the option that sets its size."""
     model = denoiser(pipe)
     sizes = size if isinstance(size, dict) else {knob: size}
-    config = getattr(peft, kind)(target_modules=attributes(model), **{**options, **sizes})
+    config = getattr(peft, kind)(**{"target_modules": attributes(model), **options, **sizes})
     wrapped = peft.get_peft_model(model, config)
     return Learner([p for p in model.parameters() if p.requires_grad], lambda: _size(wrapped.save_pretrained))
 
@@ -135,6 +135,8 @@ METHODS = {
         Method("peft-lily", functools.partial(
             by_peft, "LilyConfig", "r", stride_A=4, num_B=4, scaling=2.0), RANKS, 2e-3),
         Method("lora", lora, RANKS, 5e-3),
+        Method("lora-q-v", functools.partial(lora, target_modules=["to_q", "to_v"]), RANKS, 1e-2),  # as its paper
+        Method("lora-v-out", functools.partial(lora, target_modules=["to_v", "to_out.0"]), RANKS, 1e-2),
         Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
         Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),
         Method("lokr", functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024),
