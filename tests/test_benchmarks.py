@@ -70,7 +70,7 @@ def test_a_run_of_the_subject_benchmark(name, tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "UNRELATED", 2)
     flags = ["--methods", name, "--budgets", "small", "--seeds", "0", "--subjects", "owl", "--tune_on", "ghost"]
     flags += ["--max_train_steps", "2", "--pictures_dir", str(tmp_path / "drawn"), "--results_dir", str(tmp_path)]
-    monkeypatch.setattr(fidelity.Bench, "tuned", lambda self, method, budget: method.rate)
+    monkeypatch.setattr(fidelity, "stepped", lambda rate, direction: rate)  # one rate is tried
     fidelity.main(flags)
     (row,) = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
     assert row["method"] == name and 0 < row["similarity"] < 1 and row["bytes"] >= 4 * row["parameters"]
@@ -120,6 +120,21 @@ def test_the_search_goes_uphill_and_stops():
     assert [fidelity.stepped(rate, up) for rate, up in ((1e-3, 1), (2e-3, 1), (5e-3, 1), (1e-3, -1), (0.02, -1))] == [
         2e-3, 5e-3, 1e-2, 5e-4, 1e-2,
     ]  # fmt: skip
+
+
+def test_the_rate_of_the_table_is_the_one_that_was_found_best():
+    args = fidelity.parse_args(["--tune_on", "ghost", "--subjects", "owl", "--seeds", "0"])
+
+    def run(subject, rate, similarity):
+        score = {"similarity": similarity, "styled_similarity": 0.5}
+        return {"method": "lora", "budget": "tiny", "subject": subject, "seed": 0, "rate": rate, **score}
+
+    runs = [run("ghost", 1e-3, 0.5), run("ghost", 2e-3, 0.7), run("ghost", 5e-3, 0.6), run("owl", 2e-3, 0.3)]
+    assert report.best_rates(runs, args) == {("lora", "tiny"): 2e-3}
+    assert list(report.collected([*runs, run("owl", 5e-3, 0.9)], args)) == [
+        ("lora", "tiny", 2e-3),
+        ("lora", "tiny", 5e-3),
+    ]
 
 
 def test_the_frontier_and_the_intervals():
