@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.fidelity.methods import PLACEHOLDER, Learner, copied
 from benchmarks.subjects import CLASSES, PICTURES
+from benchmarks.training_speed import peak
 from lily_diffusion import base_model
 from lily_diffusion.base_model.pictures import COLOURS, describe, draw, random_scene
 from lily_diffusion.training import parse_args
@@ -84,6 +85,21 @@ def learn(
     model.eval()
     tail = recent[-max(1, steps // 10) :]
     return Outcome(time.process_time() - started, sum(tail) / len(tail))
+
+
+def memory(family: Family, learner: Learner, given: Lesson, subject: str, batch: int) -> int:
+    """Bytes that training takes beside the model: what is trained, gradients and states, and a step's peak on top."""
+    model = TrainedModel(family.denoiser, {}).train()
+    losses = batch_losses(family, model, learner.word, given, subject, batch, 0)
+    optimizer = torch.optim.AdamW(learner.trained)
+
+    def step() -> None:
+        next(losses).backward()
+        optimizer.step()
+
+    step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(t.numel() * t.element_size() for t in [*learner.trained, *learner.trained, *states]) + peak(step)
 
 
 def batch_losses(

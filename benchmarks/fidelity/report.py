@@ -6,7 +6,7 @@ import argparse
 import importlib.metadata
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": base_hash(args.model)}
 
 
-def write(runs: Runs, args: argparse.Namespace) -> None:
-    """Write the results of these runs that are on the measured subjects."""
+def write(runs: Runs, args: argparse.Namespace, memory: Callable[[str, str], int]) -> None:
+    """Write the results of the runs on the measured subjects; ``memory`` tells bytes for a method and budget."""
     groups = collected(runs, args)
     found = best_rates(runs, args)
     rows = summaries({(name, budget): group for (name, budget, rate), group in groups.items()
@@ -38,6 +38,8 @@ def write(runs: Runs, args: argparse.Namespace) -> None:
     if not rows:
         print("nothing is measured yet")
         return
+    for row in rows:
+        row["memory"] = memory(row["method"], row["budget"])
     others = [
         {"method": name, "budget": budget, "rate": rate, **means(group)}
         for (name, budget, rate), group in sorted(groups.items()) if found.get((name, budget)) != rate
@@ -137,10 +139,10 @@ def page(result: dict[str, Any]) -> str:
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
         "diversity among pictures of one prompt; drift, half of one minus the cosine to what the base draws of other "
-        "things; s, seconds of one core for the steps.\n",
+        "things; s, seconds of one core for the steps; MB, memory for a step beside the model's own.\n",
         "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour | diversity "
-        "| drift | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| drift | s | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
@@ -151,7 +153,7 @@ def page(result: dict[str, Any]) -> str:
             f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} "
             f"| {row['similarity']:.3f} ({low:.3f} to {high:.3f}) | {over} | {row['styled_similarity']:.3f} "
             f"| {row['style']:.0f}% | {row['colour']:.0f}% | {row['diversity']:.3f} | {row['drift']:.3f} "
-            f"| {row['training_seconds']:.0f} |"
+            f"| {row['training_seconds']:.0f} | {row['memory'] / 1e6:.0f} |"
         )
     if result["other_rates"]:
         lines += ["", "At other learning rates, on the same subjects:", "",
