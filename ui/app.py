@@ -173,7 +173,7 @@ def _safe_settings() -> dict[str, Any]:
         "root_path": "",
         "theme": THEME,
         "css": "\n".join([CSS, KEYS_CSS, *(getattr(tab, "CSS", "") for tab in (*TABS.values(), train_tab))]),
-        "head": KEYS,
+        "head": KEYS + translations.HEAD,
         "i18n": translations.catalogue(),
     }
 

@@ -23,6 +23,7 @@ GERMAN = {
     "what the picture shows": "was das Bild zeigt",
     "a cat on a red background": "a cat on a red background",
     "Interrupt": "Abbrechen",
+    "Leave queue": "Nicht warten",
     "Skip": "Überspringen",
     "Pictures": "Bilder",
     "Steps": "Schritte",

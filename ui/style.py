@@ -67,6 +67,7 @@ gradio-app .fillable, .gradio-container .fillable { max-width: 1280px !important
 #gallery .empty { min-height: 420px; }
 #gallery .empty::after { content: "Your pictures appear here."; position: absolute; margin-top: 64px;
                          color: var(--body-text-color-subdued); font-size: 0.9rem; }
+#gallery:lang(de) .empty::after { content: "Hier erscheinen deine Bilder."; }
 .pixelated img { image-rendering: pixelated; }
 
 /* An adapter in use: its name and trigger words; the weight only while it is on. */
@@ -134,6 +135,8 @@ gradio-app .fillable, .gradio-container .fillable { max-width: 1280px !important
 #preview img.alone { width: min(100%, 512px); } #preview img.beside { width: 120px; }
 #page:has(#preview img.alone) #gallery { display: none; }
 #tools, #go { gap: 8px; } #go { flex-wrap: nowrap; } #tools button { flex: 1 1 auto; }
+#go button { min-width: max-content !important; padding-inline: 10px; }
+.heading button, .judging button { flex: none; min-width: max-content !important; }
 #both { max-width: 512px; } #past .grid-container { gap: 6px; } #past .caption-label { display: none; }
 #past .grid-wrap { min-height: 0; max-height: 460px; } #past { min-height: 0; }
 

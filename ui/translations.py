@@ -22,6 +22,9 @@ from ui.german import GERMAN
 from ui.german_messages import GERMAN_MESSAGES
 
 LANGUAGES = {"de": GERMAN}
+HEAD = f"""<script>
+document.documentElement.lang = {list(LANGUAGES)}.find((code) => navigator.language.startsWith(code)) ?? "en";
+</script>"""
 MESSAGES = {"de": GERMAN_MESSAGES}
 PLACES = ("label", "value", "placeholder", "info")
 WITH_TEXT_AS_VALUE = (gr.Button, gr.Markdown)  # of the others, the value is the user's

@@ -60,5 +60,5 @@ def buttons(prefix: str, stop: str, **settings: Any) -> tuple[gr.Button, gr.Butt
     """The two buttons; ``stop`` is the text of the one, ``prefix`` begins the ids of both."""
     return (
         gr.Button(stop, interactive=False, elem_id=f"{prefix}stop", **settings),
-        gr.Button("Leave the queue", visible=False, elem_id=f"{prefix}leave", **settings),
+        gr.Button("Leave queue", visible=False, elem_id=f"{prefix}leave", **settings),
     )
