@@ -28,6 +28,11 @@ class Turn:
         return {self.stop: gr.update(interactive=True, visible=True), self.leave: gr.update(visible=False)}
 
     @property
+    def going(self) -> dict[Any, Any]:
+        """The same again, where the answer that tells of waiting came late."""
+        return {self.stop: gr.update(visible=True), self.leave: gr.update(visible=False)}
+
+    @property
     def over(self) -> dict[Any, Any]:
         """What the page shows when nothing is left to stop."""
         return {self.stop: gr.update(interactive=False, visible=True), self.leave: gr.update(visible=False)}
@@ -35,7 +40,9 @@ class Turn:
     def take(
         self, triggers: Iterable[Any], do: Any, inputs: Any, outputs: Any, busy: Callable[[str], bool], **settings: Any
     ) -> Any:
-        """Have ``do`` called in turn when one of the triggers happens; it yields updates, ``begun`` with the first.
+        """Have ``do`` called in turn when one of the triggers happens.
+
+        It yields updates of the page, ``begun`` with the first, ``going`` with progress, ``over`` with the last.
 
         Args:
             busy: whether something of a visitor, named by the hash of the session, has begun and goes on.
@@ -47,8 +54,9 @@ class Turn:
             waits = {self.stop: gr.update(visible=False), self.leave: gr.update(visible=True)}
             return {self.progress: progress_bar(0, "Waiting ..."), **waits}
 
-        asked = gr.on(list(triggers), wait, outputs=self.parts, trigger_mode="once", **QUICK)
-        doing = asked.then(do, inputs, outputs, trigger_mode="once", **{**settings, **PIPELINE})
+        triggers = list(triggers)
+        gr.on(triggers, wait, outputs=self.parts, trigger_mode="once", **QUICK)
+        doing = gr.on(triggers, do, inputs, outputs, trigger_mode="once", **{**settings, **PIPELINE})
         self.leave.click(None, cancels=[doing], queue=False, **PRIVATE)
         return doing
 

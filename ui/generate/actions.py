@@ -76,9 +76,9 @@ class Actions:
             }
             for event in run:
                 if isinstance(event, Step):
-                    yield {ui.progress: pace.bar(event)}
+                    yield {ui.progress: pace.bar(event), **ui.turn.going}
                 elif isinstance(event, Preparing):
-                    yield {ui.progress: progress_bar(0, _preparing(event))}
+                    yield {ui.progress: progress_bar(0, _preparing(event)), **ui.turn.going}
                 elif isinstance(event, Preview):
                     yield {ui.preview: _small(event, bool(made))}
                 elif isinstance(event, Picture):

@@ -60,7 +60,7 @@ class Jobs:
         with closing(job.events(work)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    yield {self.turn.progress: progress_bar(event.fraction, event.text)}
+                    yield {self.turn.progress: progress_bar(event.fraction, event.text), **self.turn.going}
                 else:
                     yield show(event)
 
