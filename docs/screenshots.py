@@ -40,6 +40,12 @@ class Camera:
     def said(self, place: str, text: str) -> None:
         self.page.locator(place, has_text=text).wait_for(timeout=PATIENCE)
 
+    def work(self, button: str, bar: str, done: str = "Done") -> None:
+        """Press a button, and wait until its work has begun and is done."""
+        self.page.click(button)
+        self.page.locator(bar).filter(has_not_text=done).wait_for(timeout=PATIENCE)
+        self.said(bar, done)
+
     def number(self, place: str, value: float) -> None:
         box = self.page.locator(f"{place} input[type=number]").first
         box.fill(str(value))
@@ -71,8 +77,7 @@ def generate(camera: Camera) -> None:
         page.locator(".adapter", has_text=name).wait_for()
         page.fill("#prompt textarea", prompt)
         camera.number("#seed", 3)
-        page.click("#generate")
-        camera.said("#progress", "Done")
+        camera.work("#generate", "#progress")
         page.click("#on-card")
         page.wait_for_timeout(1500)
         card.click()
@@ -82,23 +87,20 @@ def generate(camera: Camera) -> None:
     page.fill("#prompt textarea", "a sks robot on a blue background")
     camera.number("#seed", 7)
     camera.number("#count", 4)
-    page.click("#generate")
-    camera.said("#progress", "Done: 4 pictures")
+    camera.work("#generate", "#progress", "Done: 4 pictures")
 
 
 def judge(camera: Camera) -> None:
     page = camera.page
     page.click("#judge-take")
     page.wait_for_timeout(1500)
-    page.click("#judge-compare")
-    camera.said("#judge-progress", "Done")
+    camera.work("#judge-compare", "#judge-progress")
 
 
 def experts(camera: Camera) -> None:
     page = camera.page
     page.get_by_role("tab", name="Experts", exact=True).click()
-    page.click("#judge-routers")
-    camera.said("#judge-progress", "Done")
+    camera.work("#judge-routers", "#judge-progress")
 
 
 def export(camera: Camera) -> None:
@@ -107,8 +109,7 @@ def export(camera: Camera) -> None:
     page.wait_for_timeout(1500)
     page.fill("#export-prompts textarea", "a sks robot on a red background\na sks robot on a green background")
     page.fill("#export-held-out textarea", "a sks robot on a purple background")
-    page.click("#export-go")
-    camera.said("#export-progress", "Done")
+    camera.work("#export-go", "#export-progress")
 
 
 def train(camera: Camera) -> None:
@@ -119,8 +120,7 @@ def train(camera: Camera) -> None:
     page.locator("#train-class textarea, #train-class input").fill("robot")
     page.locator("#train-settings > button").click()
     camera.number("#train-steps", 100)
-    page.click("#train-start")
-    camera.said("#train-progress", "Done")
+    camera.work("#train-start", "#train-progress")
 
 
 TABS: dict[str, tuple[str, Callable[[Camera], None]]] = {
@@ -136,9 +136,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters_dir", type=Path, required=True, help="with robot and teddy_bear in it")
     parser.add_argument("--docs_dir", type=Path, default=ROOT / "docs")
-    parser.add_argument("--tabs", nargs="+", choices=TABS, default=list(TABS))
+    parser.add_argument(
+        "--tabs", nargs="+", choices=TABS, default=list(TABS), help="in this order; judge needs generate"
+    )
     args = parser.parse_args()
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        parser.error("this needs chromium or Google Chrome")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         adapters = Path(folder) / "adapters"
         adapters.mkdir()

@@ -13,6 +13,7 @@ from lily_diffusion import LilyConfig, attach, detach, get_active_adapters, load
 from lily_diffusion.baking import bake_lily
 from lily_diffusion.base_model import load_pipeline
 from lily_diffusion.components import adapters_of
+from lily_diffusion.frozen import factors
 from lily_diffusion.interchange.merging import PRUNED, merge_adapters
 from tests.test_ui_judge import id_of, order, told
 from ui.generate.asking import NUM_SETTINGS, order_of
@@ -94,6 +95,12 @@ def test_plain_weights_mean_what_they_mean_on_the_command_line(session):
     expected = merge_adapters(parts, weights, "ties", density=merging.DENSITY).adapter
     got = merging.merge(frozen, weights, "ties")[0]["unet"]
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), expected.parameters(), strict=True))
+    alone = merging.merge(frozen, {"still": 0.7, "calm": "0,attn2=0"}, "ties")[0]["unet"]  # zeros have no vote
+    still = {"still": parts["still"]}
+    one = merge_adapters(still, [0.7], "ties", density=merging.DENSITY, rank=alone.config.r).adapter
+    layer = one.layers[0]
+    products = [up @ down for down, up in (factors(adapter, layer) for adapter in (alone, one))]
+    torch.testing.assert_close(*products, rtol=1e-3, atol=1e-4)
 
 
 def test_pictures_of_one_recipe_are_the_same_whoever_asks_and_whenever(session, tmp_path):

@@ -174,12 +174,15 @@ def test_many_adapters_are_turned_through_page_by_page(page, session):
     row(page, "many a").locator(".remove").click()
     pager.get_by_text("1 to 8 of 9 in use").wait_for()
     page.fill("#prompt textarea", "a cat")
-    generate(page, steps=1, count=1, seed=3)
+    with session._lock:  # as long as others draw
+        generate(page, steps=1, count=1, seed=3)
+        page.wait_for_timeout(300)
+        page.click("#rows-on")  # what was asked for stays what it was
+        pager.get_by_text("9 to 9 of 9 in use").wait_for()
     wait_for(page, "Done: 1 picture")
     weights = {used.name: used.weight for used in read_png(saved(session)[-1]).adapters}
     used = {name for name in names if name not in ("many a", "many i")}
     assert weights == {f"many/{name}": {"many b": 0.5, "many j": 0.25}.get(name, 1.0) for name in used}
-    page.click("#rows-on")
     row(page, "many j").locator(".remove").click()
     pager.wait_for(state="hidden")
     shutil.rmtree(many)

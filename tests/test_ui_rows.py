@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -10,6 +11,7 @@ import pytest
 from lily_diffusion.adapter_weight import parse
 from ui.generate import library, weight_text
 from ui.generate.adapter_rows import ROWS, Choice, Used, as_chosen, read, weights_of
+from ui.keeping.recipe import MAX_ADAPTERS
 from ui.messages import AdapterCard
 from ui.style import error, plain, progress_bar
 
@@ -65,6 +67,17 @@ def test_pages_of_rows_keep_what_they_do_not_show():
     used = used.turned(-ROWS).without("0")
     assert (used.first, len(used.page), used.chosen[str(2 * ROWS)]) == (ROWS, ROWS, Choice(False, 0.5))
     assert used.turned(ROWS) == used and "0" not in used and "1" in used
+
+
+def test_what_the_browser_keeps_comes_back_and_anything_else_is_nothing():
+    used = Used({"a": Choice(), "b": Choice(False, math.nan), "c": Choice(text="1@0,0@1")}).turned(0)
+    again = Used.of(json.loads(json.dumps(used.sent)))
+    assert again.chosen["b"].on is False and math.isnan(again.chosen["b"].weight) and again.sent == used.sent
+    many = {"first": 10**9, "chosen": [[str(i), True, 1, ""] for i in range(10_000)]}
+    assert len(Used.of(many).chosen) == MAX_ADAPTERS and len(Used.of(many).page) <= ROWS
+    for wrong in (None, "x", [], {"chosen": 5}, {"chosen": [["a"]], "first": 0}, {"chosen": [["a", 1, "x", ""]]},
+                  {"first": "1e999", "chosen": []}, {"first": math.inf, "chosen": []}):  # fmt: skip
+        assert Used.of(wrong) == Used()
 
 
 def test_presets_of_steps_keep_blocks_and_the_other_way_round():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import ui
-from ui.german_messages import GERMAN_MESSAGES
 from ui.style import error, progress_bar
-from ui.translations import said, speaking
+from ui.translations import LONGEST, MESSAGES, said, speaking
 
-SAY = {"told", "warned", "said", "spoken", "careful", "error", "progress_bar", "Progress"}  # and every ...Error
+SAY = {"told", "warned", "said", "spoken", "careful", "error", "progress_bar", "Progress", "_problem", "within"}
+NOTES = {"notes", "found", "words"}  # lists that messages are appended to
 NOT_SHOWN = {
     "__main__.py",
     "api.py",
@@ -33,7 +34,9 @@ def messages() -> Iterator[str]:
     for file in Path(ui.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(file.read_text())) if file.name not in NOT_SHOWN else ():
             name = getattr(getattr(call, "func", None), "id", getattr(getattr(call, "func", None), "attr", ""))
-            if isinstance(call, ast.Call) and (name in SAY or (name.endswith("Error") and name != "ValueError")):
+            noted = name == "append" and getattr(getattr(call.func, "value", None), "id", "") in NOTES
+            raised = name.endswith("Error") and name != "ValueError"
+            if isinstance(call, ast.Call) and (name in SAY or noted or raised):
                 yield from (text for text in map(template, call.args) if any(c.isalpha() for c in text))
 
 
@@ -49,9 +52,9 @@ def in_german(*parts):
 
 
 def test_every_message_has_a_translation_with_the_same_gaps():
-    found = set(messages())
-    assert len(found) > 120 and found - GERMAN_MESSAGES.keys() == set()
-    assert {k for k, v in GERMAN_MESSAGES.items() if k.count("{}") != v.count("{}")} == set()
+    found, german = set(messages()), MESSAGES["de"]
+    assert len(found) > 140 and found - german.keys() == set()
+    assert {k for k, v in german.items() if k.count("{}") != v.count("{}") + v.count("{m}")} == set()
 
 
 def test_what_changes_is_put_into_the_translation_and_translated_itself():
@@ -63,10 +66,22 @@ def test_what_changes_is_put_into_the_translation_and_translated_itself():
         lambda: progress_bar(0.5, "Picture 1 of 2 · step 3 of 4"),
         lambda: error("The preset <b> is damaged. This picture is not there any more.").message,
     )
-    assert shown[:4] == ["Fertig: 3 Bilder.", "guidance: eine Zahl von 0 bis 30 ist nötig.",
+    assert shown[:4] == ["Fertig: 3 Bilder.", "Guidance: eine Zahl von 0 bis 30 ist nötig.",
                          "my {dog}.png ist ausgelassen: Die Datei ist größer als 5 MB.", "not known here"]  # fmt: skip
     assert "Bild 1 von 2 · Schritt 3 von 4" in shown[4]
     assert shown[5] == "Die Vorlage &lt;b&gt; ist beschädigt. Dieses Bild gibt es nicht mehr."
+
+
+def test_what_somebody_wrote_stays_and_takes_no_time():
+    start = time.monotonic()
+    shown = in_german(
+        lambda: said("The prompt does not have 'with' in it, which is to be replaced."),
+        lambda: said("Added Done.."),
+        lambda: said(" on a, " * 300),
+        lambda: said((" on a, " * LONGEST)[:LONGEST]),
+    )
+    assert "'with'" in shown[0] and shown[1] == "Done. ist hinzugefügt." and shown[2] == " on a, " * 300
+    assert time.monotonic() - start < 1
 
 
 def test_without_a_language_all_stays_english():

@@ -17,7 +17,7 @@ def quick_imports() -> Iterator[None]:
     real = inspect.getfile
 
     def getfile(thing: Any) -> str:
-        if getattr(thing, "__module__", "").startswith("gradio."):
+        if str(getattr(thing, "__module__", "")).startswith("gradio."):
             raise OSError("none that is wanted")
         return real(thing)
 

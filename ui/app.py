@@ -1,4 +1,4 @@
-"""The page as a program, ``python -m ui.app``: builds the Gradio app and serves it with all that is risky off."""
+"""The page as a program, for ``python -m ui``: builds the Gradio app and serves it with all that is risky off."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ui.app", description="A page to make pictures with Lily adapters.")
+    parser = argparse.ArgumentParser(prog="python -m ui", description="A page to make pictures with Lily adapters.")
     add = parser.add_argument
     add("--model", nargs="+", default=["embedded"],
         help="embedded, embedded-dit, a folder or Hub id; the first is loaded")  # fmt: skip

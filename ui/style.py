@@ -157,9 +157,9 @@ def spoken(text: str) -> str:
     return plain(said(text))
 
 
-def careful(text: str) -> str:
-    """Return a paragraph of Markdown that warns of something."""
-    return f"\n\n**{said('Careful')}:** {spoken(text)}"
+def careful(text: str, quoted: str = "") -> str:
+    """Return a paragraph of Markdown that warns of something, and quotes what somebody wrote."""
+    return f"\n\n**{said('Careful')}:** {spoken(text)} {plain(quoted)}".rstrip()
 
 
 def error(text: str) -> gr.Error:

@@ -20,16 +20,20 @@ from gradio.context import LocalContext
 
 from ui.german import GERMAN
 from ui.german_messages import GERMAN_MESSAGES
+from ui.german_results import GERMAN_RESULTS
 
 LANGUAGES = {"de": GERMAN}
 HEAD = f"""<script>
 document.documentElement.lang = {list(LANGUAGES)}.find((code) => navigator.language.startsWith(code)) ?? "en";
 </script>"""
-MESSAGES = {"de": GERMAN_MESSAGES}
+MESSAGES = {"de": {**GERMAN_MESSAGES, **GERMAN_RESULTS}}
+LONGEST = 500  # characters of a message: patterns take their time with longer ones, which hold what somebody wrote
 PLACES = ("label", "value", "placeholder", "info")
 WITH_TEXT_AS_VALUE = (gr.Button, gr.Markdown)  # of the others, the value is the user's
 
 
+MESSAGE = "{m}"  # the place of a message within another
+_GAP = re.compile(r"\{m?\}")
 _language: ContextVar[str | None] = ContextVar("language", default=None)
 
 
@@ -65,9 +69,11 @@ def asked_for(request: Any) -> str:
 
 
 def _translated(text: str, language: str) -> str:
-    for pattern, translation in _patterns(language):
+    for pattern, translation in _patterns(language) if len(text) <= LONGEST else ():
         if match := pattern.fullmatch(text):
-            return translation.format(*(_translated(part, language) for part in match.groups()))
+            gaps = zip(match.groups(), _GAP.findall(translation), strict=True)
+            parts = [_translated(part, language) if gap == MESSAGE else part for part, gap in gaps]
+            return translation.replace(MESSAGE, "{}").format(*parts)
     return text
 
 
@@ -75,7 +81,7 @@ def _translated(text: str, language: str) -> str:
 def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
     """What each message looks like, those with the most fixed text first."""
     messages = sorted(MESSAGES[language].items(), key=lambda item: -len(item[0].replace("{}", "")))
-    return [(re.compile("(.+?)".join(map(re.escape, key.split("{}"))), re.DOTALL), said) for key, said in messages]
+    return [(re.compile("(.+?)".join(map(re.escape, key.split("{}"))), re.DOTALL), text) for key, text in messages]
 
 
 def catalogue() -> gr.I18n:

@@ -29,7 +29,7 @@ class Turn:
 
     @property
     def going(self) -> dict[Any, Any]:
-        """The same again, where the answer that tells of waiting came late."""
+        """Nothing waits any more, should the answer that says so have come late."""
         return {self.stop: gr.update(visible=True), self.leave: gr.update(visible=False)}
 
     @property
@@ -40,9 +40,9 @@ class Turn:
     def take(
         self, triggers: Iterable[Any], do: Any, inputs: Any, outputs: Any, busy: Callable[[str], bool], **settings: Any
     ) -> Any:
-        """Have ``do`` called in turn when one of the triggers happens.
+        """Have ``do`` called in turn when one of the triggers happens, and return what ends it.
 
-        It yields updates of the page, ``begun`` with the first, ``going`` with progress, ``over`` with the last.
+        ``do`` yields updates of the page, ``begun`` with the first, ``going`` with progress, ``over`` with the last.
 
         Args:
             busy: whether something of a visitor, named by the hash of the session, has begun and goes on.
@@ -57,8 +57,9 @@ class Turn:
         triggers = list(triggers)
         gr.on(triggers, wait, outputs=self.parts, trigger_mode="once", **QUICK)
         doing = gr.on(triggers, do, inputs, outputs, trigger_mode="once", **{**settings, **PIPELINE})
+        ended = doing.then(lambda: self.going, outputs=[self.stop, self.leave], **QUICK)
         self.leave.click(None, cancels=[doing], queue=False, **PRIVATE)
-        return doing
+        return ended
 
     def _left(self) -> dict[Any, Any]:
         return {self.progress: progress_bar(0, "Not waiting any more."), **self.over}

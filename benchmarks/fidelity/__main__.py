@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.fidelity import kept, report
-from benchmarks.fidelity.learning import family_of, fresh, learn, lesson, memory
+from benchmarks.fidelity.learning import Cost, cost, family_of, fresh, learn, lesson
 from benchmarks.fidelity.methods import BUDGETS, METHODS, Method, size_for
 from benchmarks.fidelity.scores import drawn, measured, truths_of, unrelated_prompts
 from benchmarks.measures import RESULTS, as_tensor
@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train_batch_size", type=int, default=4)
     add("--part", default="1/1", help="1/2: the first half of the work, for one of two processes")
     add("--tune_only", action="store_true", help="seek the learning rates, and stop")
-    add("--report_only", action="store_true", help="learn nothing anew")
+    add("--report_only", action="store_true", help="learn nothing; only what a step costs is measured")
     add("--pictures_dir", default="outputs/fidelity", help="what was drawn")
     add("--results_dir", default=str(RESULTS))
     return parser.parse_args(argv)
@@ -124,12 +124,12 @@ class Bench:
         )
         return result
 
-    def memory(self, name: str, budget: str) -> int:
-        """Bytes that training takes, beside the model."""
+    def cost(self, name: str, budget: str) -> Cost:
+        """What a step of training takes."""
         size, subject = self.size(name, budget), self.args.tune_on[0]
         family = fresh(self.family)
         learner = METHODS[name].put(family.pipe, size)
-        return memory(family, learner, lesson(family, subject, self.emoji), subject, self.args.train_batch_size)
+        return cost(family, learner, lesson(family, subject, self.emoji), subject, self.args.train_batch_size)
 
     def worth(self, name: str, budget: str, rate: float) -> float:
         """How good the rate is, on the tuning subjects."""
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
                     for subject in args.subjects:
                         bench.run(method.name, budget, subject, seed, rate)
     if parts == 1:
-        report.write(list(bench.done.values()), args, bench.memory)
+        report.write(list(bench.done.values()), args, bench.cost)
 
 
 if __name__ == "__main__":

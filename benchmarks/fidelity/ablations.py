@@ -28,6 +28,7 @@ from benchmarks.fidelity import kept
 from benchmarks.fidelity.__main__ import TUNED_ON
 from benchmarks.fidelity.learning import family_of, fresh, learn, lesson, named
 from benchmarks.fidelity.methods import BUDGETS, METHODS, RANKS, Learner, Method, denoiser, lily, size_for
+from benchmarks.fidelity.report import worth
 from benchmarks.fidelity.scores import measured, truths_of, unrelated_prompts
 from benchmarks.measures import RESULTS, conditions, results_name, write_results
 from benchmarks.subjects import base_hash
@@ -162,14 +163,14 @@ class Judge:
                 answers.append(self.family.ask(model, noisy, t[:1].expand(len(others)), prompts))
         return torch.cat(losses).float(), torch.cat(answers).float()
 
-    def values(self, family: Family, subject: str) -> Values:
+    def values(self, family: Family, subject: str, word: str) -> Values:
         if subject not in self._base:
             self._base[subject] = self.answers(fresh(self.family), subject)
         (base_losses, base_answers), (losses, answers) = self._base[subject], self.answers(family, subject)
         truths, model = truths_of(subject, self.emoji, self.likeness), self.family.args.pretrained_model_name_or_path
-        seen, _ = measured(family.pipe, model, subject, "sks", truths, None, self.likeness)
+        seen, _ = measured(family.pipe, model, subject, word, truths, None, self.likeness)
         return {
-            "similarity": (12 * seen["similarity"] + 8 * seen["styled_similarity"]) / 20,
+            "similarity": worth([seen]),
             "loss": (losses.sum() / base_losses.sum()).item(),
             "shift": ((answers - base_answers).norm() / base_answers.norm()).item(),
         }
@@ -201,7 +202,7 @@ def cell(args: argparse.Namespace, family: Family, judge: Judge, variant: str, r
     own = fresh(family)
     learner = method.put(own.pipe, size)
     learn(own, learner, lesson(own, subject, judge.emoji), subject, rate, args.max_train_steps, 4, 0)
-    values = {**judge.values(own, subject), "size": size, "parameters": learner.parameters}
+    values = {**judge.values(own, subject, learner.word), "size": size, "parameters": learner.parameters}
     tqdm.write(f"{variant} {rate:g} {subject}: {', '.join(f'{name} {values[name]:.4f}' for name in SCORES)}")
     return values
 

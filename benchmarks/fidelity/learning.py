@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from lily_diffusion.training import parse_args
 from lily_diffusion.training.families import Condition, Family, load_family
 from lily_diffusion.training.run import TrainedModel
 
+STEPS_TIMED = 5
 LOOKS = 8  # batches that a gradient start sees
 
 
@@ -87,8 +89,16 @@ def learn(
     return Outcome(time.process_time() - started, sum(tail) / len(tail))
 
 
-def memory(family: Family, learner: Learner, given: Lesson, subject: str, batch: int) -> int:
-    """Bytes that training takes beside the model: what is trained, gradients and states, and a step's peak on top."""
+class Cost(NamedTuple):
+    """What a step of training takes: seconds of one core, and bytes beside the model (what is trained, its gradients
+    and states, and the step's peak on top)."""
+
+    seconds: float
+    memory: int
+
+
+def cost(family: Family, learner: Learner, given: Lesson, subject: str, batch: int) -> Cost:
+    """The median of a few steps."""
     model = TrainedModel(family.denoiser, {}).train()
     losses = batch_losses(family, model, learner.word, given, subject, batch, 0)
     optimizer = torch.optim.AdamW(learner.trained)
@@ -98,8 +108,14 @@ def memory(family: Family, learner: Learner, given: Lesson, subject: str, batch:
         optimizer.step()
 
     step()
+    times = []
+    for _ in range(STEPS_TIMED):
+        started = time.process_time()
+        step()
+        times.append(time.process_time() - started)
     states = [value for state in optimizer.state.values() for value in state.values()]
-    return sum(t.numel() * t.element_size() for t in [*learner.trained, *learner.trained, *states]) + peak(step)
+    kept = sum(t.numel() * t.element_size() for t in [*learner.trained, *learner.trained, *states])
+    return Cost(statistics.median(times), kept + peak(step))
 
 
 def batch_losses(

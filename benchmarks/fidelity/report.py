@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fidelity.learning import Cost
 from benchmarks.fidelity.methods import BUDGETS, METHODS
 from benchmarks.measures import conditions, results_name, write_results
 from benchmarks.subjects import base_hash
@@ -29,17 +29,21 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": base_hash(args.model)}
 
 
-def write(runs: Runs, args: argparse.Namespace, memory: Callable[[str, str], int]) -> None:
-    """Write the results of the runs on the measured subjects; ``memory`` tells bytes for a method and budget."""
+def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]) -> None:
+    """Write the results of the runs on the measured subjects; ``cost`` of a method and budget is that of a step."""
     groups = collected(runs, args)
     found = best_rates(runs, args)
     rows = summaries({(name, budget): group for (name, budget, rate), group in groups.items()
                       if found.get((name, budget)) == rate})  # fmt: skip
+    whole = {(name, budget) for name, budget, _ in groups}
+    for pair in sorted(whole - {(row["method"], row["budget"]) for row in rows}):
+        print(f"{' '.join(pair)}: not measured at the rate that was found best, so it has no row")
     if not rows:
         print("nothing is measured yet")
         return
     for row in rows:
-        row["memory"] = memory(row["method"], row["budget"])
+        taken = cost(row["method"], row["budget"])
+        row |= {"step_seconds": round(taken.seconds, 4), "memory": taken.memory}
     others = [
         {"method": name, "budget": budget, "rate": rate, **means(group)}
         for (name, budget, rate), group in sorted(groups.items()) if found.get((name, budget)) != rate
@@ -99,7 +103,6 @@ def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:
                 "method": name, "budget": budget, "size": first["size"], "parameters": first["parameters"],
                 "bytes": first["bytes"], "rate": first["rate"], "subjects": len(similarity), "runs": len(group),
                 **means(group),
-                "training_seconds": statistics.median(run["training_seconds"] for run in group),
                 "interval": interval(list(similarity.values())),
                 "over_lora": mean(over) if over else None, "over_lora_interval": interval(over) if over else None,
             })  # fmt: skip
@@ -139,9 +142,9 @@ def page(result: dict[str, Any]) -> str:
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
         "diversity among pictures of one prompt; drift, half of one minus the cosine to what the base draws of other "
-        "things; s, seconds of one core for the steps; MB, memory for a step beside the model's own.\n",
+        "things; what a step takes of one core, and of memory beside the model's own.\n",
         "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour | diversity "
-        "| drift | s | MB |",
+        "| drift | ms a step | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -153,7 +156,7 @@ def page(result: dict[str, Any]) -> str:
             f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} "
             f"| {row['similarity']:.3f} ({low:.3f} to {high:.3f}) | {over} | {row['styled_similarity']:.3f} "
             f"| {row['style']:.0f}% | {row['colour']:.0f}% | {row['diversity']:.3f} | {row['drift']:.3f} "
-            f"| {row['training_seconds']:.0f} | {row['memory'] / 1e6:.0f} |"
+            f"| {1e3 * row['step_seconds']:.0f} | {row['memory'] / 1e6:.0f} |"
         )
     if result["other_rates"]:
         lines += ["", "At other learning rates, on the same subjects:", "",
@@ -199,7 +202,11 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
         ticks(lambda bytes_, _: f"{bytes_ / 1e3:,.0f}")
     by_bytes.set_xlabel("size of the file, kB", color=INK)
     by_bytes.set_ylabel("similarity to unseen pictures of the subject", color=INK)
-    by_bytes.set_title("Above and to the left is better; the line is what nothing beats", color=INK, fontsize=10)
+    by_bytes.set_title(
+        "Above and to the left is better; the line is what nothing beats (· tiny budget, + medium)",
+        color=INK,
+        fontsize=10,
+    )
     by_drift.set_xlabel("drift of pictures of other things", color=INK)
     by_drift.set_title("Above and to the left is better; lines join learning rates", color=INK, fontsize=10)
     for axes in (by_bytes, by_drift):

@@ -39,7 +39,7 @@ class Actions:
         base = self.session.base
         fits = base.defaults
         checker = "with" if base.checks_pictures else "without"
-        note = spoken(f"{type(base.pipe).__name__} on {base.pipe.device}, {checker} safety checker.")
+        note = spoken(f"{type(base.pipe).__name__} on {base.pipe.device}, {checker} a safety checker.")
         pixelated = gr.update(elem_classes=["pixelated"] if max(fits.width, fits.height) <= SMALL_EDGE else [])
         return [
             gr.update(label=said(f"Base model: {base.label}")),
@@ -116,7 +116,7 @@ class Actions:
 
     def _note(self, order: Order, seed: int) -> str:
         cut = self.session.unread_part(order.prompt)
-        unread = careful(f"The base model does not read the end of this prompt: {cut}") if cut else ""
+        unread = careful("The base model does not read the end of this prompt:", cut) if cut else ""
         return said(f"Saved in the output folder, each with its recipe. First seed: {seed}.") + unread
 
     def interrupt(self, request: gr.Request) -> Any:

@@ -5,6 +5,7 @@ File names and texts from headers only go into plain components or through ``sty
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,9 +14,9 @@ import gradio as gr
 
 from ui.events import PRIVATE, QUICK
 from ui.generate import weight_text
-from ui.keeping.recipe import MAX_WEIGHT, MAX_WEIGHT_TEXT
+from ui.keeping.recipe import MAX_ADAPTERS, MAX_WEIGHT, MAX_WEIGHT_TEXT
 from ui.messages import AdapterCard
-from ui.style import plain, spoken
+from ui.style import spoken
 
 ROWS = 8  # at a time
 SLIDER = (-1.0, 2.0)
@@ -39,10 +40,29 @@ class Choice:
 
 @dataclass(frozen=True)
 class Used:
-    """All adapters in use by id, in their order, and where in it the rows begin."""
+    """All adapters in use by id, in their order, and where in it the rows begin.
+
+    The browser keeps it, and sends it with the rows as they were when a button was pressed: an event that waits for its
+    turn is about what was seen then, wherever the page has been turned to since.
+    """
 
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     first: int = 0
+
+    @classmethod
+    def of(cls, sent: Any) -> Used:
+        """Read what `sent` made; anything else is nothing in use."""
+        try:
+            chosen = {str(i): Choice(bool(on), _number(weight), str(text)) for i, on, weight, text in sent["chosen"]}
+            return cls(dict(list(chosen.items())[:MAX_ADAPTERS]), int(sent["first"])).turned(0)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return cls()
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """For the browser."""
+        rows = [[i, c.on, None if math.isnan(c.weight) else c.weight, c.text] for i, c in self.chosen.items()]
+        return {"first": self.first, "chosen": rows}
 
     def __contains__(self, adapter_id: object) -> bool:
         return adapter_id in self.chosen
@@ -152,7 +172,7 @@ def fill(
             gr.update(value=choice.text),
             weight_text.curve(choice.text, choice.weight),
             spoken(f"Blocks: {', '.join(names[:40])}") if names else "",
-            gr.update(value=plain(card.reason or ""), visible=not usable),
+            gr.update(value=spoken(card.reason or ""), visible=not usable),
         ]
     for row in rows[len(chosen) :]:
         updates += [gr.update(visible=False), *(gr.skip() for _ in row.shown[1:])]
@@ -168,10 +188,14 @@ def read(used: Used, parts: Sequence[Any]) -> Used:
     """
     ticks, weights, texts = parts[:ROWS], parts[ROWS : 2 * ROWS], parts[2 * ROWS : 3 * ROWS]
     shown = {
-        i: Choice(bool(tick), float("nan" if weight is None else weight), (text or "").strip())
+        i: Choice(bool(tick), _number(weight), (text or "").strip())
         for i, tick, weight, text in zip(used.page, ticks, weights, texts, strict=False)
     }
     return replace(used, chosen={**used.chosen, **shown})
+
+
+def _number(weight: Any) -> float:
+    return math.nan if weight is None else float(weight)
 
 
 def weights_of(chosen: Mapping[str, Choice]) -> dict[str, float | str]:

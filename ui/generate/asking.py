@@ -67,7 +67,7 @@ def order_of(values: Sequence[Any], styles: Mapping[str, Style]) -> Order:
 
 def used_of(state: Sequence[Any]) -> Used:
     """Return the adapters in use, from what the page knew of them and the rows' ticks, weights and texts."""
-    return adapter_rows.read(state[0] or Used(), state[1:])
+    return adapter_rows.read(Used.of(state[0]), state[1:])
 
 
 def next_seed(mode: str, first: int, last: int) -> int:

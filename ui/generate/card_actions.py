@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,19 +26,19 @@ class CardActions:
     def __init__(self, session: Session, ui: SimpleNamespace) -> None:
         self.session, self.ui = session, ui
 
-    def rescan(self, search: str, folder: str, limit: int, used: Used) -> list[Any]:
+    def rescan(self, search: str, folder: str, limit: int, used: Any) -> list[Any]:
         with user_errors():
             self.session.adapters.rescan()
             return self.listed(search, folder, limit, used)
 
-    def tick(self, version: int, search: str, folder: str, limit: int, used: Used) -> list[Any]:
+    def tick(self, version: int, search: str, folder: str, limit: int, used: Any) -> list[Any]:
         """Look at the folder again; the page changes only when the folder did."""
         self.session.adapters.rescan()
         if self.session.adapters.version == version:
             return [gr.skip() for _ in self.ui.listed]
         return self.listed(search, folder, limit, used)
 
-    def find(self, search: str, folder: str, used: Used) -> list[Any]:
+    def find(self, search: str, folder: str, used: Any) -> list[Any]:
         return self.listed(search, folder, library.SHOWN, used)
 
     def click(self, event: gr.EventData, search: str, folder: str, limit: int, *state: Any) -> list[Any]:
@@ -49,17 +48,18 @@ class CardActions:
             if data.get("more"):
                 more = min(int(limit), 10**6) + library.SHOWN
                 return [*self.listed(search, folder, more, state[0]), *(gr.skip() for _ in self.ui.filled)]
-            return self.used(search, folder, limit, self._toggled(used_of(state), str(data.get("id"))))
+            return self.shown(search, folder, limit, self._toggled(used_of(state), str(data.get("id"))))
 
     def remove(self, number: int, search: str, folder: str, limit: int, *state: Any) -> list[Any]:
         used = used_of(state)
-        return self.used(search, folder, limit, used.without(list(used.page)[number]))
+        gone = list(used.page)[number : number + 1]  # the row may be empty by now
+        return self.shown(search, folder, limit, used.without(gone[0]) if gone else used)
 
     def turn(self, rows: int, *state: Any) -> list[Any]:
         """Show the rows before or behind those that are shown."""
         return self.filled(used_of(state).turned(rows))
 
-    def upload(self, path: str, search: str, folder: str, limit: int, used: Used) -> list[Any]:
+    def upload(self, path: str, search: str, folder: str, limit: int, used: Any) -> list[Any]:
         with user_errors():
             card = self.session.add_adapter(path, Path(path).name)
             told(f"Added {card.name}.")
@@ -68,9 +68,10 @@ class CardActions:
     def preset(self, number: int, preset: str | None, *state: Any) -> Any:
         """The text of a row's weight after a ready-made one was chosen."""
         with user_errors():
-            file_id, choice = list(used_of(state).page.items())[number]
-            if not preset:
+            rows = list(used_of(state).page.items())
+            if not preset or number >= len(rows):
                 return gr.skip()
+            file_id, choice = rows[number]
             try:
                 return weight_text.apply(preset, choice.text, choice.weight, self.session.selectors(file_id))
             except ValueError as problem:
@@ -86,7 +87,7 @@ class CardActions:
             raise SessionError(f"At most {MAX_ADAPTERS} adapters can be in use. Take one out first.")
         return used.with_one_more(file_id)
 
-    def used(self, search: str, folder: str, limit: int, used: Used) -> list[Any]:
+    def shown(self, search: str, folder: str, limit: int, used: Used) -> list[Any]:
         """Cards and rows, in the order of ``ui.listed`` and ``ui.filled``."""
         return [*self.listed(search, folder, limit, used), *self.filled(used)]
 
@@ -97,13 +98,13 @@ class CardActions:
         rows = adapter_rows.fill(self.ui.rows, cards, used.page, self.session.selectors)
         shown, count = len(used.page), len(used.chosen)
         return [
-            used, gr.update(visible=not cards), gr.update(visible=count > ROWS),
+            used.sent, gr.update(visible=not cards), gr.update(visible=count > ROWS),
             said(f"{used.first + 1} to {used.first + shown} of {count} in use"), *rows,
         ]  # fmt: skip
 
-    def listed(self, search: str, folder: str, limit: int, used: Container[str]) -> list[Any]:
+    def listed(self, search: str, folder: str, limit: int, used: Any) -> list[Any]:
         """The cards, in the order of ``ui.listed``; those in ``used`` are marked."""
-        cards = self.session.cards()
+        cards, used = self.session.cards(), used if isinstance(used, Used) else Used.of(used)
         version, folders = self.session.adapters.version, library.folders(cards)
         folder = folder if folder in folders else ""
         found = library.find(cards, search, folder)

@@ -98,7 +98,7 @@ class KeepActions:
         settings = [recipe.prompt, recipe.negative_prompt, recipe.steps, recipe.guidance_scale, recipe.width,
                     recipe.height, 1, recipe.scheduler or OWN_SCHEDULER, recipe.seed, FIXED,
                     recipe.blend, []]  # fmt: skip
-        return [note, *settings, *self.adapters.used(search, folder, limit, Used(as_chosen(weights)))]
+        return [note, *settings, *self.adapters.shown(search, folder, limit, Used(as_chosen(weights)))]
 
     def save_preset(self, name: str, *values: Any) -> list[Any]:
         with user_errors():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 
 from ui.messages import AdapterCard
-from ui.style import plain
+from ui.style import plain, spoken
 
 SHOWN = 48  # cards at first, and more at each press
 SEARCH_FROM = 8  # adapters from which on the search box is shown
@@ -65,7 +65,7 @@ def _card(card: AdapterCard, used: bool, picture: str) -> str:
     )
     kind = "unfit" if card.reason else "used" if used else ""
     state = "disabled" if card.reason and not used else f'aria-pressed="{str(used).lower()}"'
-    why = f'<span class="why">{plain(card.reason)}</span>' if card.reason else ""
+    why = f'<span class="why">{spoken(card.reason)}</span>' if card.reason else ""
     return (
         f'<div class="card {kind}"><button class="pick" data-id="{plain(card.id)}" title="{plain(card.name)}" {state}>'
         f'<span class="pic">{shown}</span><span class="card-name">{plain(name)}</span>'

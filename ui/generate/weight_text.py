@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lily_diffusion.adapter_weight import AdapterWeight, Keyframes, parse
 from ui.keeping.recipe import MAX_WEIGHT, MAX_WEIGHT_PARTS, MAX_WEIGHT_TEXT
-from ui.style import plain
+from ui.style import plain, spoken
 
 PLAIN = "The same everywhere"
 STEPS: dict[str, tuple[tuple[tuple[float, float], ...], bool]] = {  # (fraction, share of the weight), held
@@ -98,4 +98,4 @@ def _drawing(lines: dict[str, list[float]]) -> str:
 
 
 def _problem(text: str) -> str:
-    return f'<p class="curve-problem">{plain(text)}</p>'
+    return f'<p class="curve-problem">{spoken(text)}</p>'

@@ -119,7 +119,7 @@ def _weight(text: Any) -> float | str:
 
 
 def turn(prefix: str) -> Turn:
-    """A bar that says how far a job is, and the button that stops it."""
+    """A bar that says how far a job is, and the buttons that stop it or leave the queue."""
     with gr.Row(elem_classes=["judging"]):
         bar = gr.HTML(progress_bar(0, ""), elem_id=f"{prefix}-progress", padding=False)
         return Turn(bar, *buttons(f"{prefix}-", "Stop", size="sm", scale=0, min_width=90))

@@ -24,7 +24,7 @@ INFOTEXT_KEY = "parameters"
 RECIPE_KEY = "lily_recipe"
 RECIPE_VERSION = 1
 
-MAX_TEXT = 64 * 1024  # characters of infotext or JSON that are read
+MAX_TEXT = 256 * 1024  # characters of infotext or JSON that are read
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6
 MAX_PROMPT = 2000  # characters

@@ -112,9 +112,10 @@ def merge(
             if component in one:
                 part = one[component]
                 by_layer = split(parse(weights[name]), list(one))[component].by_layer(part.layers)
-                alike = len(set(by_layer.values())) == 1
-                owners[name] = part if alike else _scaled(part, by_layer)
-                numbers.append(next(iter(by_layer.values())) if alike else 1.0)
+                alike = set(by_layer.values())
+                plain = len(alike) == 1 and alike != {0.0}  # zeros are no votes where signs are elected
+                owners[name] = part if plain else _scaled(part, by_layer)
+                numbers.append(alike.pop() if plain else 1.0)
         made = merge_adapters(owners, numbers, method, rank=rank, density=density, seed=SEED, on_layer=on_layer)
         whole[component] = made.adapter
         worst = max(worst, largest_error(made.errors)[1])
