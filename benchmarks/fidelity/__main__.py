@@ -129,7 +129,9 @@ class Bench:
         size, subject = self.size(name, budget), self.args.tune_on[0]
         family = fresh(self.family)
         learner = METHODS[name].put(family.pipe, size)
-        return cost(family, learner, lesson(family, subject, self.emoji), subject, self.args.train_batch_size)
+        return cost(
+            self.family, family, learner, lesson(family, subject, self.emoji), subject, self.args.train_batch_size
+        )
 
     def worth(self, name: str, budget: str, rate: float) -> float:
         """How good the rate is, on the tuning subjects."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.base_shapes import seconds
 from benchmarks.fidelity.methods import PLACEHOLDER, Learner, copied
 from benchmarks.subjects import CLASSES, PICTURES
 from benchmarks.training_speed import peak
@@ -21,7 +22,7 @@ from lily_diffusion.training import parse_args
 from lily_diffusion.training.families import Condition, Family, load_family
 from lily_diffusion.training.run import TrainedModel
 
-STEPS_TIMED = 5
+STEPS_TIMED = 9
 LOOKS = 8  # batches that a gradient start sees
 
 
@@ -90,15 +91,15 @@ def learn(
 
 
 class Cost(NamedTuple):
-    """What a step of training takes: seconds of one core, and bytes beside the model (what is trained, its gradients
-    and states, and the step's peak on top)."""
+    """What a step of training takes: time, in forward passes of the bare model with that batch, and bytes beside the
+    model (what is trained, its gradients and states, and the step's peak on top)."""
 
-    seconds: float
+    passes: float
     memory: int
 
 
-def cost(family: Family, learner: Learner, given: Lesson, subject: str, batch: int) -> Cost:
-    """The median of a few steps."""
+def cost(bare: Family, family: Family, learner: Learner, given: Lesson, subject: str, batch: int) -> Cost:
+    """The median of a few steps, each beside a forward pass of the bare model."""
     model = TrainedModel(family.denoiser, {}).train()
     losses = batch_losses(family, model, learner.word, given, subject, batch, 0)
     optimizer = torch.optim.AdamW(learner.trained)
@@ -107,15 +108,15 @@ def cost(family: Family, learner: Learner, given: Lesson, subject: str, batch: i
         next(losses).backward()
         optimizer.step()
 
-    step()
+    passes = batch_losses(bare, TrainedModel(bare.denoiser, {}).eval(), "sks", given, subject, batch, 0)
     times = []
-    for _ in range(STEPS_TIMED):
-        started = time.process_time()
-        step()
-        times.append(time.process_time() - started)
+    for _ in range(STEPS_TIMED + 1):
+        with torch.no_grad():
+            times.append(seconds(lambda: next(passes)))
+        times[-1] = seconds(step) / times[-1]
     states = [value for state in optimizer.state.values() for value in state.values()]
     kept = sum(t.numel() * t.element_size() for t in [*learner.trained, *learner.trained, *states])
-    return Cost(statistics.median(times), kept + peak(step))
+    return Cost(statistics.median(times[1:]), kept + peak(step))
 
 
 def batch_losses(

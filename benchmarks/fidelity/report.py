@@ -43,7 +43,7 @@ def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]
         return
     for row in rows:
         taken = cost(row["method"], row["budget"])
-        row |= {"step_seconds": round(taken.seconds, 4), "memory": taken.memory}
+        row |= {"passes": round(taken.passes, 2), "memory": taken.memory}
     others = [
         {"method": name, "budget": budget, "rate": rate, **means(group),
          **beside(group, groups.get((RIVAL, budget, found.get((RIVAL, budget), 0.0)), []))}
@@ -145,9 +145,9 @@ def page(result: dict[str, Any]) -> str:
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
         "diversity among pictures of one prompt; drift, half of one minus the cosine to what the base draws of other "
-        "things; what a step takes of one core, and of memory beside the model's own.\n",
+        "things; step, its time in forward passes of the bare model; MB, its memory beside the model's own.\n",
         "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour | diversity "
-        "| drift | ms a step | MB |",
+        "| drift | step | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -157,7 +157,7 @@ def page(result: dict[str, Any]) -> str:
             f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} "
             f"| {row['similarity']:.3f} ({low:.3f} to {high:.3f}) | {_over(row)} | {row['styled_similarity']:.3f} "
             f"| {row['style']:.0f}% | {row['colour']:.0f}% | {row['diversity']:.3f} | {row['drift']:.3f} "
-            f"| {1e3 * row['step_seconds']:.0f} | {row['memory'] / 1e6:.0f} |"
+            f"| {row['passes']:.1f} | {row['memory'] / 1e6:.0f} |"
         )
     if result["other_rates"]:
         lines += ["", "At other learning rates, on the same subjects; over LoRA at its best:", "",
