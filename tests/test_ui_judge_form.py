@@ -16,6 +16,7 @@ from ui.messages import Order, Picture
 from ui.pipeline.jobs import Job
 from ui.pipeline.orders import SessionError
 from ui.session import Session
+from ui.turn import Turn
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_the_button_for_another_tab_is_there_once_it_is_connected(form, session)
 
 def test_each_visitor_stops_only_their_own_job(session):
     with gr.Blocks():
-        jobs = Jobs(session, gr.HTML(), gr.Button())
+        jobs = Jobs(session, Turn(gr.HTML(), gr.Button(), gr.Button()))
     halted: list[bool] = []
 
     def work(job: Job) -> None:
@@ -148,7 +149,7 @@ def test_each_visitor_stops_only_their_own_job(session):
 
 def test_a_visitor_who_leaves_ends_the_job(session):
     with gr.Blocks():
-        jobs = Jobs(session, gr.HTML(), gr.Button())
+        jobs = Jobs(session, Turn(gr.HTML(), gr.Button(), gr.Button()))
     job_of: list[Job] = []
 
     def work(job: Job) -> None:

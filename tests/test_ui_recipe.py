@@ -11,6 +11,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from ui.keeping.recipe import (
     INFOTEXT_KEY,
+    MAX_ADAPTERS,
+    MAX_NAME,
+    MAX_PROMPT,
     MAX_TEXT,
     RECIPE_KEY,
     Recipe,
@@ -95,7 +98,7 @@ def test_infotext_of_another_program_is_read(tmp_path):
         ({"adapters": [{"name": "a", "content_hash": HASH, "weight": "half"}]}, "weight that cannot be read"),
         ({"adapters": [{"name": "a", "content_hash": HASH, "weight": "1@0,99@1"}]}, "weights from -10 to 10"),
         ({"adapters": [{"name": "a", "content_hash": HASH, "weight": "1," * 600 + "1"}]}, "at most 1000 characters"),
-        ({"adapters": [{"name": "a", "content_hash": HASH, "weight": 1}] * 50}, "adapters"),
+        ({"adapters": [{"name": "a", "content_hash": HASH, "weight": 1}] * 101}, "adapters"),
         ({"adapters": "all"}, "adapters"),
         ({"adapters": ["all"]}, "adapter"),
         ({"blend": "magic"}, "one of these blends: sum, cat"),
@@ -142,3 +145,10 @@ def test_our_own_text_counts_more_than_the_general_one(tmp_path):
 
 def test_names_lose_control_and_direction_characters():
     assert clean_name("a\x00b\u202ec\n d\ud800") == "abc d"
+
+
+def test_the_largest_recipe_that_is_taken_is_read_again():
+    weight = ",".join(f"up_blocks.{n}=0.5" for n in range(50))
+    adapters = tuple(UsedAdapter("ü" * MAX_NAME, f"{n:0128x}", weight) for n in range(MAX_ADAPTERS))
+    recipe = Recipe("ü" * MAX_PROMPT, "ü" * MAX_PROMPT, 7, 5.25, 64, 64, 1, "owner/name", adapters)
+    assert from_json(to_json(recipe)) == recipe

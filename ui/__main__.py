@@ -33,9 +33,9 @@ def quick_imports() -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> None:
     with quick_imports():
-        from ui import app
+        from ui.app import main as serve
 
-    app.main(argv)
+    serve(argv)
 
 
 if __name__ == "__main__":

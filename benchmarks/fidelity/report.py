@@ -161,11 +161,11 @@ def page(result: dict[str, Any]) -> str:
         )
     if result["other_rates"]:
         lines += ["", "At other learning rates, on the same subjects; over LoRA at its best:", "",
-                  "| method | budget | rate | similarity | over LoRA | styled | drift |",
-                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+                  "| method | budget | rate | similarity | over LoRA | styled | style | drift |",
+                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     lines += [
         f"| {row['method']} | {row['budget']} | {row['rate']:g} | {row['similarity']:.3f} | {_over(row)} "
-        f"| {row['styled_similarity']:.3f} | {row['drift']:.3f} |"
+        f"| {row['styled_similarity']:.3f} | {row['style']:.0f}% | {row['drift']:.3f} |"
         for row in result["other_rates"]
     ]
     return "\n".join(lines)
@@ -190,6 +190,7 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
     """Similarity against bytes, with the frontier; and against drift, where a line joins the rates of one method."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     drawing = Figure((15.0, 6.2), dpi=100, layout="constrained")
     FigureCanvasAgg(drawing)
@@ -206,8 +207,9 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
         by_drift.plot([r["drift"] for r in same], [r["similarity"] for r in same], "o", color=colour, markersize=3)
         _point(by_drift, row["drift"], row, colour)
     by_bytes.set_xscale("log")
-    for ticks in (by_bytes.xaxis.set_major_formatter, by_bytes.xaxis.set_minor_formatter):
-        ticks(lambda bytes_, _: f"{bytes_ / 1e3:,.0f}")
+    by_bytes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    by_bytes.xaxis.set_major_formatter(lambda bytes_, _: f"{bytes_ / 1e3:,.0f}")
+    by_bytes.xaxis.set_minor_formatter(NullFormatter())
     by_bytes.set_xlabel("size of the file, kB", color=INK)
     by_bytes.set_ylabel("similarity to unseen pictures of the subject", color=INK)
     by_bytes.set_title(

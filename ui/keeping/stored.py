@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ui.keeping import whole_files
-from ui.keeping.recipe import MAX_PROMPT, MAX_TEXT, Recipe, RecipeError, clean_name, clean_text, from_json, to_json
+from ui.keeping.recipe import MAX_PROMPT, Recipe, RecipeError, clean_name, clean_text, from_json, to_json
 
 MAX_PRESETS = 500
 MAX_STYLES = 200
-MAX_BYTES = 4 * MAX_TEXT  # of one file
+MAX_BYTES = 2**20  # of one file
 SPOT = "{prompt}"  # where a style has the prompt; without one it comes after it
 
 
