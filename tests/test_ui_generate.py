@@ -38,6 +38,18 @@ def test_every_offered_scheduler_makes_its_own_picture_and_the_base_keeps_its_ow
         make(session, scheduler="__class__")
 
 
+def test_three_adapters_change_weight_and_nothing_is_read_again(session, files, monkeypatch):
+    third = save_adapter(load_pipeline().unet, files, "third.safetensors", seed=5)
+    session.cards(rescan=True)
+    ids = [id_of(session, name) for name in ("robot", "styles/ink", "third")]
+    before = pixels(make(session, weights=dict.fromkeys(ids, 0.5))[0])
+    monkeypatch.setattr("ui.session.load_lily_weights", lambda *_, **__: pytest.fail("read again"))
+    after = pixels(make(session, weights=dict(zip(ids, (0.9, "0.2,mid=0", -0.4), strict=True)))[0])
+    assert after != before == pixels(make(session, weights=dict.fromkeys(ids, 0.5))[0])
+    third.unlink()
+    session.cards(rescan=True)
+
+
 def test_a_scheduler_of_two_calls_a_step_counts_the_steps_that_were_asked_for(session):
     steps = [e for e in session.generate(Order("a cat", steps=3, seed=1, scheduler="Heun")) if isinstance(e, Step)]
     assert max(e.step for e in steps) == 3 and all(e.steps == 3 for e in steps)
