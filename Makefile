@@ -10,7 +10,6 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
-WORKERS ?= auto
 RUN = $(VENV)/bin/python
 
 .PHONY: demo test ui lint install
@@ -21,8 +20,8 @@ demo: $(VENV)/.installed-train
 ui: $(VENV)/.installed-ui
 	$(RUN) -m lily_diffusion.cli ui --adapters_dir outputs
 
-test: $(VENV)/.installed-test # a file of tests on each core; some wait for pages and processes, so WORKERS=3 is faster on 2
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+test: $(VENV)/.installed-test # a file of tests on each core
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -58,9 +58,9 @@ def test_counts_and_time(name):
         model = kind(**config)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions
     lily = LilyConfig(r=32, stride_A=4, num_B=4)
-    started = time.perf_counter()
+    started = time.process_time()
     adapter = attach(model, lily)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
     layers = Counter()  # by hand: every linear layer inside an attention module, by name and shape
     for _, attention in attention_modules(model):

@@ -79,6 +79,7 @@ def test_keys_generate_and_interrupt(open_page, session):
 
 def test_what_has_the_focus_is_seen(open_page):
     page = open_page()
+    page.focus("#prompt textarea")
     for _ in range(12):
         page.keyboard.press("Tab")
         style = page.evaluate(
