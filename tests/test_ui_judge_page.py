@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,11 +100,23 @@ def wait_for_pictures(page, elem_id: str, wanted: set[bytes]) -> None:
     raise AssertionError(f"#{elem_id} does not show what was saved last.")
 
 
+@contextmanager
+def slow(page, times: float) -> Iterator[None]:
+    """The browser on a slower machine."""
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": times})
+    yield
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+    devtools.detach()
+
+
 def test_base_and_adapted_under_one_slider(judge, session):
+    """In a slow browser too, which is still busy with the form when the pictures come."""
     before = len(saved(session))
     tab(judge, "Compare")
-    judge.click("#judge-compare")
-    judge.locator("#judge-compared", has_text="Seed 5").wait_for()
+    with slow(judge, 10):
+        judge.click("#judge-compare")
+        judge.locator("#judge-compared", has_text="Seed 5").wait_for()
     base, adapted = saved(session)[before:]
     assert read_png(base).adapters == () and [a.name for a in read_png(adapted).adapters] == ["robot"]
     wait_for_pictures(judge, "judge-slider", {base.read_bytes(), adapted.read_bytes()})

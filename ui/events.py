@@ -11,3 +11,7 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 PIPELINE: dict[str, Any] = {**PRIVATE, "concurrency_id": "pipeline", "concurrency_limit": 1}
 FOLDER: dict[str, Any] = {**PRIVATE, "concurrency_id": "folder", "concurrency_limit": 4, "show_progress": "hidden"}
 QUICK: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}  # its errors are not shown
+
+# For what is shown and hidden while something runs. What is made with False is not on the page at all, and a slow
+# browser, still busy with adding or removing it, can miss what it is told next.
+HIDDEN: Any = "hidden"

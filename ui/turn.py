@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.events import PIPELINE, PRIVATE, QUICK
+from ui.events import HIDDEN, PIPELINE, PRIVATE, QUICK
 from ui.style import progress_bar
 
 
@@ -25,17 +25,17 @@ class Turn:
     @property
     def begun(self) -> dict[Any, Any]:
         """What the page shows when something has begun that can be stopped."""
-        return {self.stop: gr.update(interactive=True, visible=True), self.leave: gr.update(visible=False)}
+        return {self.stop: gr.update(interactive=True, visible=True), self.leave: gr.update(visible=HIDDEN)}
 
     @property
     def going(self) -> dict[Any, Any]:
         """Nothing waits any more, should the answer that says so have come late."""
-        return {self.stop: gr.update(visible=True), self.leave: gr.update(visible=False)}
+        return {self.stop: gr.update(visible=True), self.leave: gr.update(visible=HIDDEN)}
 
     @property
     def over(self) -> dict[Any, Any]:
         """What the page shows when nothing is left to stop."""
-        return {self.stop: gr.update(interactive=False, visible=True), self.leave: gr.update(visible=False)}
+        return {self.stop: gr.update(interactive=False, visible=True), self.leave: gr.update(visible=HIDDEN)}
 
     def take(
         self, triggers: Iterable[Any], do: Any, inputs: Any, outputs: Any, busy: Callable[[str], bool], **settings: Any
@@ -51,7 +51,7 @@ class Turn:
         def wait(request: gr.Request) -> dict[Any, Any]:
             if busy(str(request.session_hash)):
                 return {self.progress: gr.skip()}
-            waits = {self.stop: gr.update(visible=False), self.leave: gr.update(visible=True)}
+            waits = {self.stop: gr.update(visible=HIDDEN), self.leave: gr.update(visible=True)}
             return {self.progress: progress_bar(0, "Waiting ..."), **waits}
 
         triggers = list(triggers)
@@ -69,5 +69,5 @@ def buttons(prefix: str, stop: str, **settings: Any) -> tuple[gr.Button, gr.Butt
     """The two buttons; ``stop`` is the text of the one, ``prefix`` begins the ids of both."""
     return (
         gr.Button(stop, interactive=False, elem_id=f"{prefix}stop", **settings),
-        gr.Button("Leave queue", visible=False, elem_id=f"{prefix}leave", **settings),
+        gr.Button("Leave queue", visible=HIDDEN, elem_id=f"{prefix}leave", **settings),
     )

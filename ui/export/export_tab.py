@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.events import HIDDEN
 from ui.export import exporting
 from ui.judge import order_form
 from ui.judge.judge_actions import Jobs
@@ -45,9 +46,9 @@ def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
         with gr.Column():
             ui.turn = order_form.turn("export")
             ui.note = gr.Markdown("What is lost by baking is measured and shown here.", elem_id="export-note")
-            ui.file = gr.File(label="The new file", interactive=False, visible=False, elem_id="export-file")
-            ui.sheet = gr.Image(label="Base model, adapters, baked", show_label=False, interactive=False, visible=False,
-                                type="filepath", format="png", buttons=["download", "fullscreen"],
+            ui.file = gr.File(label="The new file", interactive=False, visible=HIDDEN, elem_id="export-file")
+            ui.sheet = gr.Image(label="Base model, adapters, baked", show_label=False, interactive=False,
+                                visible=HIDDEN, type="filepath", format="png", buttons=["download", "fullscreen"],
                                 elem_id="export-sheet")  # fmt: skip
     actions = _Actions(session, ui)
     wanted = [ui.name, ui.format, ui.held_out, ui.rank]
@@ -96,7 +97,7 @@ class _Actions:
                 shown[ui.sheet] = gr.update(value=cached, visible=True)
             return shown
 
-        clear = {ui.note: "", **{box: gr.update(value=None, visible=False) for box in (ui.file, ui.sheet)}}
+        clear = {ui.note: "", **{box: gr.update(value=None, visible=HIDDEN) for box in (ui.file, ui.sheet)}}
         yield from self.jobs.run(request, work, show, clear)
 
 

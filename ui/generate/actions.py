@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.events import HIDDEN
 from ui.generate.asking import OWN_SCHEDULER, next_seed, order_of, user_errors
 from ui.keeping.recipe import infotext
 from ui.keeping.thumbnails import address
@@ -69,7 +70,7 @@ class Actions:
                 ui.progress: progress_bar(0, "Starting ..."),
                 ui.gallery: gr.update(value=[], columns=_columns(order.count)),
                 ui.note: "",
-                ui.info: gr.update(visible=False),
+                ui.info: gr.update(visible=HIDDEN),
                 ui.made: [],
                 **ui.turn.begun,
                 ui.skip: gr.update(interactive=order.count > 1),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from lily_diffusion.base_model import FOLDERS
-from ui.events import FOLDER, PIPELINE, PRIVATE, QUICK
+from ui.events import FOLDER, HIDDEN, PIPELINE, PRIVATE, QUICK
 from ui.generate import adapter_rows, generate_wiring, library
 from ui.generate.asking import FIXED, NEW, OWN_SCHEDULER, SEED_MODES
 from ui.generate.keep_actions import ALL_DAYS
@@ -36,7 +36,7 @@ def build(session: Session, demo: gr.Blocks) -> SimpleNamespace:
             _settings(ui, session)
             _presets(ui)
             _base_model(ui, session)
-    ui.used = gr.JSON(visible="hidden", elem_id="used")
+    ui.used = gr.JSON(visible=HIDDEN, elem_id="used")
     ui.limit, ui.version = gr.State(library.SHOWN), gr.State(-1)
     ui.made, ui.past, ui.hand, ui.marked = gr.State([]), gr.State([]), gr.State(""), gr.State("")
     ui.timer = gr.Timer(RESCAN_SECONDS)
@@ -78,17 +78,17 @@ def _show(ui: SimpleNamespace) -> None:
         label="Pictures", show_label=False, columns=2, height="auto", object_fit="contain", format="png",
         interactive=False, buttons=["download", "fullscreen"], elem_id="gallery",
     )  # fmt: skip
-    with gr.Row(visible=False, elem_id="tools") as ui.tools:
+    with gr.Row(visible=HIDDEN, elem_id="tools") as ui.tools:
         ui.send_back = gr.Button("Use its settings", size="sm", min_width=110, elem_id="send-back")
         ui.compare = gr.Button("Compare", size="sm", min_width=90, elem_id="compare")
         ui.on_card = gr.Button("Put on its card", size="sm", min_width=100, elem_id="on-card")
         ui.delete = gr.Button("Delete", size="sm", min_width=80, elem_id="delete")
     ui.note = gr.Markdown(elem_id="note", elem_classes=["quiet"])
     ui.both = gr.ImageSlider(
-        show_label=False, visible=False, interactive=False, format="png", buttons=["fullscreen"], elem_id="both"
+        show_label=False, visible=HIDDEN, interactive=False, format="png", buttons=["fullscreen"], elem_id="both"
     )
     ui.info = gr.Textbox(label="Recipe of the picture", lines=3, max_lines=8, interactive=False, buttons=["copy"],
-                         visible=False, elem_id="info")  # fmt: skip
+                         visible=HIDDEN, elem_id="info")  # fmt: skip
     ui.dropped = gr.File(
         label="Settings from a saved picture", file_types=[".png", ".jpg", ".jpeg", ".webp", ".json"], height=80,
         elem_id="restore", elem_classes=["drop"],

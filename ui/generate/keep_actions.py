@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.events import HIDDEN
 from ui.generate.adapter_rows import Used, as_chosen
 from ui.generate.asking import FIXED, OWN_SCHEDULER, order_of, told, user_errors
 from ui.generate.card_actions import CardActions
@@ -56,7 +57,7 @@ class KeepActions:
     def compare(self, hand: str, marked: str) -> list[Any]:
         """Mark the picture in hand, or leave comparing."""
         if marked or not hand:
-            return ["", gr.update(value=said("Compare")), gr.update(value=None, visible=False), ""]
+            return ["", gr.update(value=said("Compare")), gr.update(value=None, visible=HIDDEN), ""]
         note = said("Now choose another picture, here or in the history, to lay it over this one.")
         return [hand, gr.update(value=said("Stop comparing")), gr.skip(), note]
 
@@ -66,7 +67,7 @@ class KeepActions:
             made = [entry for entry in made or () if self.session.history.has(entry[0])]
             told("The picture is deleted.")
             pictures = [(self._cached(self.session.history.path(i)), f"seed {seed}") for i, seed in made]
-            empty = gr.update(visible=False)
+            empty = gr.update(visible=HIDDEN)
             return [pictures, made, "", empty, empty, *self.past(day, search)]
 
     def put_on_card(self, hand: str, *found: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.events import QUICK
+from ui.events import HIDDEN, QUICK
 from ui.generate.asking import user_errors
 from ui.judge import block_view, compare, order_form, router_view, xyz
 from ui.judge.axes import KINDS
@@ -85,7 +85,7 @@ class Actions:
             paths = [str(ui.slider.move_resource_to_block_cache(d.path)) for d in (event.base, event.adapted)]
             return {ui.slider: gr.update(value=tuple(paths), visible=True), ui.compared: spoken(event.sentence)}
 
-        clear = {ui.slider: gr.update(value=None, visible=False), ui.compared: ""}
+        clear = {ui.slider: gr.update(value=None, visible=HIDDEN), ui.compared: ""}
         yield from self.jobs.run(request, lambda: _ordered(compare.compare, values), show, clear)
 
     @speaking
@@ -106,7 +106,7 @@ class Actions:
                 note += " " + said(f"{event.wanted - event.cells} were not drawn.")
             return {ui.sheet: gr.update(value=shown, visible=True), ui.gridded: note}
 
-        clear = {ui.sheet: gr.update(value=None, visible=False), ui.gridded: ""}
+        clear = {ui.sheet: gr.update(value=None, visible=HIDDEN), ui.gridded: ""}
         yield from self.jobs.run(request, work, show, clear)
 
     @speaking
@@ -124,7 +124,7 @@ class Actions:
                 ui.watched: gr.update(value=drawn, visible=True),
             }
 
-        clear = {ui.routed: "", **{box: gr.update(value=None, visible=False) for box in (ui.map, ui.watched)}}
+        clear = {ui.routed: "", **{box: gr.update(value=None, visible=HIDDEN) for box in (ui.map, ui.watched)}}
         yield from self.jobs.run(request, lambda: _ordered(router_view.view, values), show, clear)
 
     @speaking
@@ -135,7 +135,7 @@ class Actions:
             shown = ui.bars.move_resource_to_block_cache(event.path) if event.path else event.sheet
             return {ui.bars: gr.update(value=shown, visible=True), ui.ranked: spoken(event.sentence)}
 
-        clear = {ui.bars: gr.update(value=None, visible=False), ui.ranked: ""}
+        clear = {ui.bars: gr.update(value=None, visible=HIDDEN), ui.ranked: ""}
         yield from self.jobs.run(request, lambda: _ordered(block_view.view, values), show, clear)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from ui.events import QUICK
+from ui.events import HIDDEN, QUICK
 from ui.judge import order_form
 from ui.judge.axes import KINDS, MAX_AXIS_TEXT
 from ui.judge.judge_actions import Actions, example
@@ -68,7 +68,7 @@ def _compare(ui: SimpleNamespace) -> None:
     _quiet(HOW["compare"])
     ui.go_compare = gr.Button("Compare", variant="primary", elem_id="judge-compare")
     ui.slider = gr.ImageSlider(label="Base model, and with the adapters", show_label=False, interactive=False,
-                               visible=False, type="filepath", format="png", max_height=560,
+                               visible=HIDDEN, type="filepath", format="png", max_height=560,
                                buttons=["fullscreen"], elem_id="judge-slider")  # fmt: skip
     ui.compared = gr.Markdown(elem_id="judge-compared")
 
@@ -107,7 +107,7 @@ def _blocks(ui: SimpleNamespace) -> None:
 
 
 def _picture(elem_id: str, label: str, height: int | None = None) -> gr.Image:
-    return gr.Image(label=label, show_label=False, interactive=False, visible=False, type="filepath", format="png",
+    return gr.Image(label=label, show_label=False, interactive=False, visible=HIDDEN, type="filepath", format="png",
                     height=height, buttons=["download", "fullscreen"], elem_id=elem_id)  # fmt: skip
 
 
