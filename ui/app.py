@@ -31,6 +31,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MAX_UPLOAD = 2 * 2**30  # bytes of one adapter or picture
 MAX_UPLOAD_LISTENING = 64 * 2**20  # the same while the page listens to other machines: pictures only
 QUEUE_LENGTH = 20
+MAX_VISITORS = 1000  # whose state is kept; of more, the one that was away for longest begins anew (gradio: 10,000)
 DELETE_CACHE = (3600, 86400)  # seconds: look every hour, delete what is older than a day
 TABS = {"Generate": generate_tab, "Judge": judge_tab, "Export": export_tab}
 
@@ -92,6 +93,7 @@ def launch(
         inbrowser=inbrowser,
         prevent_thread_lock=True,
         max_file_size=room,
+        state_session_capacity=MAX_VISITORS,
         app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
         **_safe_settings(),
     )
