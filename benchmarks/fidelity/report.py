@@ -213,7 +213,7 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
     by_bytes.set_xlabel("size of the file, kB", color=INK)
     by_bytes.set_ylabel("similarity to unseen pictures of the subject", color=INK)
     by_bytes.set_title(
-        "Above and to the left is better; the line is what nothing beats (· tiny budget, + medium)",
+        "Above and to the left is better; the line is what nothing beats (·· least budget, · tiny, + medium)",
         color=INK,
         fontsize=10,
     )
@@ -226,5 +226,5 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
 
 def _point(axes: Any, x: float, row: dict[str, Any], colour: str) -> None:
     axes.plot(x, row["similarity"], "o", color=colour, markersize=6)
-    label = row["method"] + {"tiny": " ·", "small": "", "medium": " +"}[row["budget"]]
+    label = row["method"] + {"least": " ··", "tiny": " ·", "small": "", "medium": " +"}[row["budget"]]
     axes.annotate(label, (x, row["similarity"]), (6, 3), textcoords="offset points", color=colour, fontsize=8)
