@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import base_shapes, first_picture, render, speed, training_speed
 from benchmarks.fidelity import __main__ as fidelity
-from benchmarks.fidelity import ablations, report, scores
+from benchmarks.fidelity import ablations, no_more_drift, over_subjects, report, scores
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
 from lily_diffusion import base_model
 
@@ -143,5 +143,26 @@ def test_the_frontier_and_the_intervals():
         for bytes_, similarity in ((10, 0.5), (20, 0.4), (20, 0.6), (30, 0.6), (40, 0.7))
     ]
     assert [(r["bytes"], r["similarity"]) for r in report.frontier(rows)] == [(10, 0.5), (20, 0.6), (40, 0.7)]
-    low, high = report.interval([0.4, 0.5, 0.6])
+    low, high = over_subjects.interval([0.4, 0.5, 0.6])
     assert 0.4 <= low < 0.5 < high <= 0.6
+
+
+def test_lily_beside_a_rival_costs_no_more():
+    def runs(bytes_, similarity, drift):
+        rest = dict.fromkeys(over_subjects.SCORES, 0.5)
+        return [
+            {**rest, "bytes": bytes_, "subject": subject, "similarity": similarity + more, "drift": drift}
+            for subject, more in (("owl", 0.0), ("cactus", 0.2))
+        ]
+
+    groups = {
+        ("lora", "small", 1e-2): runs(100, 0.5, 0.1),
+        ("lora", "tiny", 1e-2): runs(50, 0.4, 0.1),
+        ("lily", "small", 1e-3): runs(104, 0.6, 0.1),
+        ("lily", "small", 2e-3): runs(104, 0.9, 0.2),  # drifts
+        ("lily", "medium", 1e-3): runs(400, 0.9, 0.1),  # is larger
+    }
+    (row,) = no_more_drift.pairs(groups)
+    assert (row["rival"], row["ours"]) == (["lora", "small", 1e-2], ["lily", "small", 1e-3])
+    assert row["differences"]["similarity"] == [0.1, 0.1, 0.1]
+    assert "+0.100 (+0.100 to +0.100)" in no_more_drift.table([row])[-1]

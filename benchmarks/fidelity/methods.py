@@ -19,7 +19,7 @@ from lily_diffusion import LilyConfig, attach, save_lily_weights
 from lily_diffusion.sharing import find_projections, select
 from lily_diffusion.state import one_adapter
 
-BUDGETS = {"least": 14_000, "tiny": 27_500, "small": 55_000, "medium": 220_000}  # trained; LoRA on the UNet: 27,520 a rank
+BUDGETS = {"least": 14_000, "tiny": 27_500, "small": 55_000, "medium": 220_000}  # trained; LoRA: 27,520 a rank
 PLACEHOLDER = "<sks>"  # the token of textual inversion, which stands for "sks"
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.fidelity import no_more_drift
 from benchmarks.fidelity.learning import Cost
 from benchmarks.fidelity.methods import BUDGETS, METHODS
+from benchmarks.fidelity.over_subjects import Runs, by_subject, difference, interval, means
 from benchmarks.measures import conditions, results_name, write_results
 from benchmarks.subjects import base_hash
 
-SCORES = ("similarity", "styled_similarity", "style", "colour", "diversity", "drift")
-RESAMPLES = 10_000
 RIVAL = "lora"  # whose similarity the others' are compared with, subject by subject
 INK, OURS, THEIRS, RULE = "#1e1e22", "#c2410c", "#64748b", "#d4d4d8"
-
-Runs = list[dict[str, Any]]
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -55,7 +51,8 @@ def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]
         "seeds": args.seeds,
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
-    result = {"settings": common, "rows": rows, "other_rates": others, "conditions": facts}
+    pairs = no_more_drift.pairs(groups)
+    result = {"settings": common, "rows": rows, "other_rates": others, "pairs": pairs, "conditions": facts}
     write_results(name, result, page(result), Path(args.results_dir))
     figure(rows, others).savefig(Path(args.results_dir) / f"{name}.png", facecolor="white")
     print(page(result))
@@ -107,31 +104,10 @@ def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:
 
 def beside(group: Runs, rival: Runs) -> dict[str, Any]:
     """How much more similar a group's pictures are than the rival's, as a mean over subjects with its interval."""
-    ours, theirs = by_subject(group, "similarity"), by_subject(rival, "similarity")
-    over = [ours[subject] - theirs[subject] for subject in sorted(ours.keys() & theirs.keys())]
-    return {"over_lora": mean(over) if over else None, "over_lora_interval": interval(over) if over else None}
-
-
-def means(group: Runs) -> dict[str, float]:
-    return {score: mean(list(by_subject(group, score).values())) for score in SCORES}
-
-
-def by_subject(runs: Runs, score: str) -> dict[str, float]:
-    """The mean over seeds of each subject."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for run in runs:
-        values[run["subject"]].append(run[score])
-    return {subject: sum(scores) / len(scores) for subject, scores in values.items()}
-
-
-def mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 4)
-
-
-def interval(values: Sequence[float]) -> list[float]:
-    """The middle 95% of the means of resampled values."""
-    drawn = np.random.default_rng(0).choice(np.array(values), (RESAMPLES, len(values))).mean(1)
-    return [round(float(edge), 4) for edge in np.quantile(drawn, (0.025, 0.975))]
+    if not rival:
+        return {"over_lora": None, "over_lora_interval": None}
+    over, *ends = difference(group, rival, "similarity")
+    return {"over_lora": over, "over_lora_interval": ends}
 
 
 def page(result: dict[str, Any]) -> str:
@@ -168,7 +144,7 @@ def page(result: dict[str, Any]) -> str:
         f"| {row['styled_similarity']:.3f} | {row['style']:.0f}% | {row['drift']:.3f} |"
         for row in result["other_rates"]
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *no_more_drift.table(result["pairs"])])
 
 
 def _over(row: dict[str, Any]) -> str:
