@@ -158,6 +158,7 @@ def pictures() -> dict[str, bytes]:
         "tiff": b"II*\0" + b"\xff" * 64,
         "deep recipe": _with_text(lily_recipe=deep(60_000)), "long infotext": _with_text(parameters="a" * 10**6),
         "infotext for a slow pattern": _with_text(parameters="a\n" + "a: \"\\" * 10_000 + "Steps: 1, Seed: 1"),
+        "infotext of blanks": _with_text(parameters="a\nSteps: 1," + " " * 250_000 + "!"),
         **{f"recipe {n}": _with_text(lily_recipe=json.dumps({**recipe, **change})) for n, change in enumerate(changed)},
     }  # fmt: skip
 

@@ -31,19 +31,19 @@ def session(tmp_path_factory) -> Session:
 @pytest.fixture(scope="module")
 def form(session) -> order_form.OrderForm:
     with gr.Blocks() as demo:
-        form = order_form.build(session, demo, "test", gr.Textbox())
+        form = order_form.build(session, demo, gr.Textbox(), "test", gr.Textbox())
         order_form.take_over(session, form, [form.prompt], lambda values: Order(values[0]))
     return form
 
 
 def values(prompt="a cat", steps=2, size=64, seed=3, adapters=("", "", "", ""), weights=("1", "1", "1", "1")) -> tuple:
-    return (prompt, "", steps, 5.0, size, size, seed, "", "sum", *adapters, *weights)
+    return (prompt, "", steps, 5.0, size, size, seed, "", "sum", *adapters, *weights, "")
 
 
 def test_what_is_chosen_becomes_an_order():
     order = order_form.order(values(adapters=("a", "", "b", None), weights=(" 0.5", "1", "1@0,0@1", None)))
     assert order == Order("a cat", "", 2, 5.0, 64, 64, 3, 1, {"a": 0.5, "b": "1@0,0@1"}, "")
-    assert len(values()) == order_form.SETTINGS + 2 * order_form.ROWS
+    assert len(values()) == order_form.SETTINGS + 2 * order_form.ROWS + 1
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_saved_picture_fills_the_form(session, form):
     filled = order_form.Lists(session).restore(str(picture.path))
     assert len(filled) == 1 + len(form.inputs) and filled[0] is None
     shown = [value["value"] if isinstance(value, dict) and "value" in value else value for value in filled[1:]]
-    assert order_form.order(tuple(shown)) == wanted
-    assert [box["visible"] for box in filled[1 + order_form.SETTINGS :]] == [True, True, False, False] * 2
+    assert order_form.order((*shown[:-1], "")) == wanted
+    assert [box["visible"] for box in filled[1 + order_form.SETTINGS : -1]] == [True, True, False, False] * 2
 
 
 def test_more_adapters_than_rows_are_told_of(session, monkeypatch):
@@ -122,7 +122,7 @@ def test_lists_are_replaced_only_when_the_folder_has_changed(session):
 def test_the_button_for_another_tab_is_there_once_it_is_connected(form, session):
     assert form.take.visible
     with gr.Blocks() as demo:
-        assert not order_form.build(session, demo, "alone", gr.Textbox()).take.visible
+        assert not order_form.build(session, demo, gr.Textbox(), "alone", gr.Textbox()).take.visible
 
 
 def test_each_visitor_stops_only_their_own_job(session):

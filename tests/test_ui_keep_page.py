@@ -90,11 +90,16 @@ def test_pictures_are_compared_deleted_and_sent_back(page, session):
     page.click("#send-back")
     page.wait_for_function("document.querySelector('#prompt textarea').value == 'a fox'")
     assert (value(page, "#seed"), value(page, "#steps"), value(page, "#blend")) == ("71", "2", "svd")
+    page.click("#compare")
+    page.locator("#compare", has_text="Stop comparing").wait_for()
     page.click("#delete")
     page.locator("#tools").wait_for(state="hidden")
     assert [read_png(path).seed for path in saved(session)[len(before) :]] == [70]
     page.wait_for_function(f"document.querySelectorAll('#past .grid-container button').length == {1 + len(before)}")
     assert pictures(page).count() == 1
+    past.nth(0).click()
+    page.locator("#tools").wait_for()
+    assert page.locator("#compare").inner_text() == "Compare"  # not with the one that is gone
 
 
 def test_a_picture_is_put_on_the_card_of_its_adapter(page, session):

@@ -237,12 +237,32 @@ def test_an_empty_folder_says_what_to_do(browser, tmp_path):
     demo.close()
 
 
+def test_the_page_follows_when_somebody_loads_another_base_model(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "BASE_SECONDS", 0.5)
+    load_pipeline().save_pretrained(tmp_path / "other base")
+    session = Session([str(tmp_path / "other base")], adapters_dir=tmp_path / "none", output_dir=tmp_path)
+    demo = app.create_demo(session)
+    page = browser.new_page()
+    page.goto(app.launch(demo))
+    page.get_by_text("Base model: other base").wait_for()
+    page.locator("#steps input[type=number]").fill("3")
+    session.load_base("embedded")
+    page.get_by_text("Base model: embedded").wait_for()
+    page.wait_for_function("document.querySelector('#steps input[type=number]').value != '3'")
+    page.close()
+    demo.close()
+
+
 def test_errors_are_for_people(page, session, tmp_path):
     generate(page, width=63)
     toast = page.locator(".toast-body")
     toast.filter(has_text="multiple of 8").wait_for()
     wait_for(page, "That did not work")
     assert page.locator("#stop").is_disabled()
+    generate(page, width=64, count=9999)  # gradio refuses it before anything of ours is asked
+    page.locator("#leave").wait_for(state="hidden")
+    wait_for(page, "That did not work")
+    assert page.locator("#stop").is_visible() and page.locator("#stop").is_disabled()
     (tmp_path / "no.png").write_bytes(b"nothing")
     page.locator("#restore input[type=file]").set_input_files(tmp_path / "no.png")
     toast.filter(has_text="not a PNG").wait_for()

@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from lily_diffusion.training.checkpoints import read_progress
 from ui.session import Session, SessionError
 from ui.train import training_process, training_runs
 from ui.train.loss_chart import loss_chart
+from ui.train.train_actions import TrainActions
 from ui.train.training_pictures import MAX_PICTURES, Drafts, cut
 from ui.train.training_runs import FINISHED, RUNNING, STOPPED, Trainings, Wish
 
@@ -230,3 +232,14 @@ def test_the_chart_holds_numbers_alone():
     assert loss_chart([], 5) == "" and loss_chart([(1, 0.5, 0.5)], 5) == ""
     chart = loss_chart([(n, 1 / n, 1 / n) for n in range(1, 2001)], 2000)
     assert chart.count("<polyline") == 2 and len(chart) < 20_000 and 'points="0.3,' in chart
+
+
+def test_captions_that_nobody_wrote_follow_the_words_to_the_last(trainings, draft, monkeypatch):
+    """The button may be pressed before the page has the captions of the words that were typed last."""
+    given: list[list[object]] = []
+    monkeypatch.setattr(trainings, "start", lambda wish, draft, captions: given.append(captions) or "x")
+    shown = ["a sks", "a sks robot that somebody described", "a sks"]
+    actions = TrainActions(trainings, SimpleNamespace())
+    monkeypatch.setattr(actions, "_status", lambda *_: [])
+    actions.start(draft.id, "a sks", "sks", "robot", 4, 4, 0.0, 64, 7, "", *shown)
+    assert given == [["a sks robot", shown[1], "a sks robot"]]

@@ -75,10 +75,12 @@ def build(session: Session, demo: gr.Blocks) -> None:
             yield from _pictures(session, order, _owner(job), demo)
 
     def v1_interrupt(job: str = "") -> dict:
-        """Stop what v1_generate makes under this job at its next step; pictures that are done are kept."""
+        """Stop what v1_generate makes under this job at its next step; pictures that are done are kept.
+
+        The answer says whether anything was being made. A call that still waits for its turn is cancelled instead.
+        """
         with user_errors():
-            session.interrupt(_owner(job))
-        return {"interrupted": True}
+            return {"interrupted": session.interrupt(_owner(job))}
 
     folder, pipeline = {**FOLDER, **PUBLIC}, {**PIPELINE, **PUBLIC}
     folder.pop("show_progress")

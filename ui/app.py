@@ -14,6 +14,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ui import api, translations
+from ui.events import HIDDEN, QUICK
 from ui.export import export_tab
 from ui.generate import generate_tab
 from ui.generate.asking import order_of
@@ -33,6 +34,7 @@ MAX_UPLOAD_LISTENING = 64 * 2**20  # the same while the page listens to other ma
 QUEUE_LENGTH = 20
 MAX_VISITORS = 1000  # whose state is kept; of more, the one that was away for longest begins anew (gradio: 10,000)
 DELETE_CACHE = (3600, 86400)  # seconds: look every hour, delete what is older than a day
+BASE_SECONDS = 5  # between two looks at which base model is loaded
 TABS = {"Generate": generate_tab, "Judge": judge_tab, "Export": export_tab}
 
 
@@ -44,19 +46,26 @@ def create_demo(session: Session, trainings: Trainings | None = None) -> gr.Bloc
     trainings = trainings or Trainings(session, allowed=False)
     with gr.Blocks(title="Lily", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=False) as demo:
         gr.Markdown("# Lily\nPictures with adapters that share what they learn across layers.", elem_id="title")
+        base = gr.Textbox(session.base.label, visible=HIDDEN, elem_id="shown-base")  # the one that this page shows
         built: dict[str, Any] = {}
         with gr.Tabs(elem_id="tabs"):
             for name, tab in TABS.items():
                 with gr.Tab(name, id=name.lower(), elem_id=f"{name.lower()}-tab"):
-                    built[name] = tab.build(session, demo)
+                    built[name] = tab.build(session, demo, base)
             with gr.Tab("Train", id="train", elem_id="train-tab"):
-                train_tab.build(session, demo, trainings)
+                train_tab.build(session, demo, base, trainings)
+        gr.on([demo.load, gr.Timer(BASE_SECONDS).tick], partial(_base_now, session), base, base, **QUICK)
         for name in ("Judge", "Export"):
             order_form.take_over(session, built[name], built["Generate"].order, partial(_order, session))
         api.build(session, demo)
     translations.translate(demo)
     demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=1, api_open=False)
     return demo
+
+
+def _base_now(session: Session, shown: str) -> Any:
+    """The base model belongs to all visitors: what the page shows of it follows, whoever loads another."""
+    return gr.skip() if shown == session.base.label else session.base.label
 
 
 def _order(session: Session, values: tuple[Any, ...]) -> Order:

@@ -35,6 +35,7 @@ class Order:
         scheduler: a name of `ui.pipeline.schedulers`; empty is the base model's own.
         blend: one of `ui.keeping.recipe.BLENDS`, how the adapters are combined.
         preview: a small picture of what is there every so many steps; 0 for none.
+        base_model: the label of the one that it is meant for; empty: whichever is loaded.
     """
 
     prompt: str
@@ -49,6 +50,7 @@ class Order:
     scheduler: str = ""
     preview: int = 0
     blend: str = SUM
+    base_model: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ui.pipeline import base_models, schedulers
 from ui.pipeline.adapter_folder import AdapterFile, AdapterFolder, AdapterFolderError, without_paths
 from ui.pipeline.base_models import BaseModel, BaseModelError
 from ui.pipeline.merging import Merges, OnPreparing
-from ui.pipeline.orders import SessionError, Weights, layers_of, recipe_of
+from ui.pipeline.orders import OTHER_BASE, SessionError, Weights, layers_of, recipe_of
 from ui.pipeline.preview import Previewer
 from ui.pipeline.run import Run
 
@@ -141,10 +141,12 @@ class Session:
         """Whether a run of the owner has begun and is not over."""
         return any(run.owner == owner for run in tuple(self._runs))
 
-    def interrupt(self, owner: str = "") -> None:
-        """Stop the owner's runs at their next step."""
-        for run in [run for run in tuple(self._runs) if run.owner == owner]:
+    def interrupt(self, owner: str = "") -> bool:
+        """Stop the owner's runs at their next step; whether there was one."""
+        found = [run for run in tuple(self._runs) if run.owner == owner]
+        for run in found:
             run.interrupt()
+        return bool(found)
 
     def skip(self, owner: str = "") -> None:
         """Leave the owner's picture that is being made, and go on with the next."""
@@ -174,7 +176,7 @@ class Session:
         with self._lock:
             base = self.base
             if base.label != recipe.base_model:
-                raise SessionError("Another base model was loaded meanwhile. Look at the settings and try again.")
+                raise SessionError(OTHER_BASE)
             with schedulers.scheduled(base.pipe, recipe.scheduler):
                 self._blend(files)
                 with self._merges.active(base, recipe, files, on_preparing):

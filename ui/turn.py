@@ -58,6 +58,14 @@ class Turn:
         gr.on(triggers, wait, outputs=self.parts, trigger_mode="once", **QUICK)
         doing = gr.on(triggers, do, inputs, outputs, trigger_mode="once", **{**settings, **PIPELINE})
         ended = doing.then(lambda: self.going, outputs=[self.stop, self.leave], **QUICK)
+
+        def failed(request: gr.Request) -> dict[Any, Any]:
+            """Before ``do`` was called too: the queue is full, or a number is out of its range."""
+            if busy(str(request.session_hash)):
+                return {self.progress: gr.skip()}
+            return {self.progress: progress_bar(0, "That did not work."), **self.over}
+
+        doing.failure(failed, outputs=self.parts, **QUICK)
         self.leave.click(None, cancels=[doing], queue=False, **PRIVATE)
         return ended
 

@@ -31,7 +31,7 @@ HOW = """A Lily adapter chooses its experts anew for every input. Baking watches
 writes the one fixed update that comes closest: a single file, also for programs that know only LoRA."""
 
 
-def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
+def build(session: Session, demo: gr.Blocks, base: gr.Textbox) -> order_form.OrderForm:
     """Make the tab's components and wire them to the session; return its form, for `order_form.take_over`."""
     ui = SimpleNamespace()
     with gr.Row(elem_id="export-page", elem_classes=["form-and-result"]):
@@ -41,7 +41,7 @@ def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
                 label="Prompts to bake on, one a line", lines=3, max_length=MAX_LINES, elem_id="export-prompts",
                 placeholder="what the adapter is for, with its trigger words",
             )  # fmt: skip
-            form = order_form.build(session, demo, "export", prompts, full=False)
+            form = order_form.build(session, demo, base, "export", prompts, full=False)
             _ask(ui)
         with gr.Column():
             ui.turn = order_form.turn("export")

@@ -6,13 +6,14 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 
 from ui.events import HIDDEN
-from ui.generate.asking import OWN_SCHEDULER, next_seed, order_of, user_errors
+from ui.generate.asking import FIXED, OWN_SCHEDULER, next_seed, order_of, user_errors
 from ui.keeping.recipe import infotext
 from ui.keeping.thumbnails import address
 from ui.messages import Finished, Order, Picture, Preparing, Preview, Step
@@ -30,10 +31,9 @@ class Actions:
     def __init__(self, session: Session, ui: SimpleNamespace) -> None:
         self.session, self.ui = session, ui
 
-    def load_base(self, name: str) -> list[Any]:
+    def load_base(self, name: str) -> str:
         with user_errors():
-            self.session.load_base(str(name or ""))
-            return self.based()
+            return self.session.load_base(str(name or "")).label
 
     def based(self) -> list[Any]:
         """What the page shows of the base model, in the order of ``ui.based``."""
@@ -55,7 +55,7 @@ class Actions:
         ui = self.ui
         try:
             with user_errors():
-                order = order_of(values, self.session.styles.all())
+                order = replace(order_of(values[:-1], self.session.styles.all()), base_model=str(values[-1] or ""))
                 yield from self._pictures(order, str(values[9]), str(request.session_hash))
         except gr.Error:
             idle = {**ui.turn.over, ui.skip: gr.update(interactive=False)}
@@ -89,16 +89,23 @@ class Actions:
                     yield self._ended(event, order, mode, made)
 
     def _shown(self, made: list[Picture]) -> dict[Any, Any]:
-        """What the page shows when another picture is done: the last one is in hand."""
+        """What the page shows when another picture is done. One that was chosen meanwhile stays in hand."""
         ui, last = self.ui, made[-1]
-        cached = [(ui.gallery.move_resource_to_block_cache(p.path), f"seed {p.recipe.seed}") for p in made]
+        kept = [picture for picture in made if self.session.history.has(picture.id)]
+        cached = [(ui.gallery.move_resource_to_block_cache(p.path), f"seed {p.recipe.seed}") for p in kept]
         return {
             ui.gallery: cached,
-            ui.made: [(p.id, p.recipe.seed) for p in made],
+            ui.made: [(p.id, p.recipe.seed) for p in kept],
             ui.preview: "",
             ui.note: said("The safety checker of the base model blackened a picture.") if last.hidden else "",
-            ui.info: gr.update(value=infotext(last.recipe), visible=True),
-            ui.hand: last.id,
+            **(self._in_hand(last) if len(made) == 1 else {}),
+        }
+
+    def _in_hand(self, picture: Picture) -> dict[Any, Any]:
+        ui = self.ui
+        return {
+            ui.info: gr.update(value=infotext(picture.recipe), visible=True),
+            ui.hand: picture.id,
             ui.tools: gr.update(visible=True),
         }
 
@@ -111,8 +118,10 @@ class Actions:
         update |= {**ui.turn.over, ui.skip: gr.update(interactive=False)}
         if made:
             first, last = made[0].recipe.seed, made[-1].recipe.seed
-            update[ui.seed] = next_seed(mode, first, last)
+            if mode != FIXED:  # what was typed meanwhile stays
+                update[ui.seed] = next_seed(mode, first, last)
             update[ui.note] = self._note(order, first)
+            update |= self._in_hand(made[-1])
         return update
 
     def _note(self, order: Order, seed: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.events import HIDDEN
 from ui.generate import adapter_rows, library, weight_text
 from ui.generate.adapter_rows import ROWS, Used
 from ui.generate.asking import told, used_of, user_errors
@@ -114,7 +115,7 @@ class CardActions:
             gr.update(value=said(NO_ADAPTERS.format(drop=drop)), visible=not cards),
             gr.update(visible=len(cards) >= library.SEARCH_FROM or bool(search)),
             gr.update(choices=[(f or said("All folders"), f) for f in folders], value=folder, visible=len(folders) > 1),
-            gr.update(value=said("No adapter is found."), visible=bool(cards and not found)),
+            gr.update(value=said("No adapter is found."), visible=True if cards and not found else HIDDEN),
             limit, version,
         ]  # fmt: skip
 

@@ -23,8 +23,11 @@ PREVIEW_STEPS = 4
 RESCAN_SECONDS = 5
 
 
-def build(session: Session, demo: gr.Blocks) -> SimpleNamespace:
-    """Make the tab's components and wire them to the session; returns them by name."""
+def build(session: Session, demo: gr.Blocks, base: gr.Textbox) -> SimpleNamespace:
+    """Make the tab's components and wire them to the session; returns them by name.
+
+    ``base`` holds the label of the base model that the page shows.
+    """
     with gr.Row(elem_id="page"):
         with gr.Column(elem_id="ask"):
             ui = _ask(session)
@@ -36,6 +39,7 @@ def build(session: Session, demo: gr.Blocks) -> SimpleNamespace:
             _settings(ui, session)
             _presets(ui)
             _base_model(ui, session)
+    ui.base_shown = base
     ui.used = gr.JSON(visible=HIDDEN, elem_id="used")
     ui.limit, ui.version = gr.State(library.SHOWN), gr.State(-1)
     ui.made, ui.past, ui.hand, ui.marked = gr.State([]), gr.State([]), gr.State(""), gr.State("")
@@ -129,7 +133,7 @@ def _adapters(ui: SimpleNamespace, session: Session) -> None:
                                 label="Folder", min_width=140, elem_id="folder")  # fmt: skip
     ui.empty = gr.Markdown(visible=False, elem_id="empty")
     ui.cards = gr.HTML(js_on_load=library.JS, elem_id="library")
-    ui.none_found = gr.Markdown(visible=False, elem_classes=["quiet"])
+    ui.none_found = gr.Markdown(visible=HIDDEN, elem_classes=["quiet"])
     ui.upload = gr.File(
         label="Add an adapter (.safetensors)", file_types=[".safetensors"], height=80,
         visible=session.allow_uploads, elem_id="upload", elem_classes=["drop"],

@@ -64,14 +64,15 @@ def _wire_adapters(ui: SimpleNamespace, adapters: CardActions, actions: Actions)
         row.preset.input(partial(adapters.preset, number), [row.preset, *ui.state], row.text, **FOLDER)
     for button, rows in ((ui.back, -ROWS), (ui.on, ROWS)):
         button.click(partial(adapters.turn, rows), ui.state, ui.filled, **FOLDER)
-    loaded = ui.load.click(actions.load_base, [ui.base], ui.based, show_progress_on=ui.base, **PIPELINE)
+    loaded = ui.load.click(actions.load_base, [ui.base], [ui.base_shown], show_progress_on=ui.base, **PIPELINE)
+    ui.base_shown.change(actions.based, outputs=ui.based, **QUICK)
     loaded.then(adapters.rescan, [*ui.found, ui.used], ui.listed, **FOLDER)
 
 
 def _wire_pictures(ui: SimpleNamespace, actions: Actions, keep: KeepActions) -> None:
     shown = [*ui.turn.parts, ui.skip, ui.preview, ui.gallery, ui.note, ui.info, ui.made, ui.hand, ui.tools, ui.seed]
     made = ui.turn.take(
-        [ui.go.click, ui.prompt.submit, ui.negative.submit], actions.generate, ui.order, shown,
+        [ui.go.click, ui.prompt.submit, ui.negative.submit], actions.generate, [*ui.order, ui.base_shown], shown,
         actions.session.is_running, show_progress="minimal", show_progress_on=[ui.progress],
     )  # fmt: skip
     made.then(keep.prompts, outputs=ui.earlier, **QUICK)
@@ -90,7 +91,7 @@ def _wire_hand(ui: SimpleNamespace, keep: KeepActions) -> None:
     ui.compare.click(keep.compare, [ui.hand, ui.marked], [ui.marked, ui.compare, ui.both, ui.note], **QUICK)
     ui.delete.click(
         keep.delete, [ui.hand, ui.made, ui.day, ui.past_search],
-        [ui.gallery, ui.made, ui.hand, ui.tools, ui.info, *ui.history], **FOLDER,
+        [ui.gallery, ui.made, ui.hand, ui.tools, ui.info, ui.marked, ui.compare, ui.both, *ui.history], **FOLDER,
     )  # fmt: skip
     ui.dropped.upload(keep.restore, [ui.dropped, *ui.found], [ui.dropped, *ui.restored], **FOLDER)
     gr.on([ui.past_box.expand, ui.day.input, ui.past_search.submit], keep.refresh_past, [ui.day, ui.past_search],

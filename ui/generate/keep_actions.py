@@ -68,7 +68,7 @@ class KeepActions:
             told("The picture is deleted.")
             pictures = [(self._cached(self.session.history.path(i)), f"seed {seed}") for i, seed in made]
             empty = gr.update(visible=HIDDEN)
-            return [pictures, made, "", empty, empty, *self.past(day, search)]
+            return [pictures, made, "", empty, empty, *self.compare("", "")[:3], *self.past(day, search)]
 
     def put_on_card(self, hand: str, *found: Any) -> list[Any]:
         with user_errors():

@@ -37,14 +37,14 @@ HOW = {
 }
 
 
-def build(session: Session, demo: gr.Blocks) -> order_form.OrderForm:
+def build(session: Session, demo: gr.Blocks, base: gr.Textbox) -> order_form.OrderForm:
     """Make the tab's components and wire them to the session; return its form, for `order_form.take_over`."""
     ui = SimpleNamespace()
     with gr.Row(elem_id="judge-page", elem_classes=["form-and-result"]):
         with gr.Column():
             prompt = gr.Textbox(label="Prompt", placeholder="what the pictures show", lines=2, max_length=MAX_PROMPT,
                                 elem_id="judge-prompt")  # fmt: skip
-            form = order_form.build(session, demo, "judge", prompt)
+            form = order_form.build(session, demo, base, "judge", prompt)
         with gr.Column():
             ui.turn = order_form.turn("judge")
             with gr.Tabs(elem_id="judge-views"):

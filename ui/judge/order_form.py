@@ -41,14 +41,17 @@ class OrderForm:
     weights: list[gr.Textbox]
     take: gr.Button  # hidden until `take_over`
     dropped: gr.File
+    base: gr.Textbox  # the label of the base model that the page shows
 
     @property
     def inputs(self) -> list[Any]:
         settings = [self.prompt, self.negative, self.steps, self.guidance, self.width, self.height, self.seed]
-        return [*settings, self.scheduler, self.blend, *self.adapters, *self.weights]
+        return [*settings, self.scheduler, self.blend, *self.adapters, *self.weights, self.base]
 
 
-def build(session: Session, demo: gr.Blocks, prefix: str, prompt: gr.Textbox, *, full: bool = True) -> OrderForm:
+def build(
+    session: Session, demo: gr.Blocks, base: gr.Textbox, prefix: str, prompt: gr.Textbox, *, full: bool = True
+) -> OrderForm:
     """Make the components with ids such as ``<prefix>-seed`` below a prompt, and keep the lists of adapters fresh.
 
     ``full``: show the negative prompt and the blend too.
@@ -58,11 +61,11 @@ def build(session: Session, demo: gr.Blocks, prefix: str, prompt: gr.Textbox, *,
     take = gr.Button("Take the settings of Generate", size="sm", visible=False, elem_id=f"{prefix}-take")
     dropped = gr.File(label="Settings from a saved picture", file_types=[".png"], height=80,
                       elem_id=f"{prefix}-dropped", elem_classes=["drop"])  # fmt: skip
-    form = OrderForm(prompt, *settings, adapters, weights, take, dropped)
+    form = OrderForm(prompt, *settings, adapters, weights, take, dropped, base)
     wire = Lists(session)
     fresh = [*adapters, form.steps, form.guidance, form.width, form.height, form.scheduler]
     seen = gr.State(())  # the choices that the page has: lists are only replaced when the folder has changed
-    demo.load(wire.fresh, outputs=fresh, **QUICK).then(wire.seen, outputs=seen, **QUICK)
+    gr.on([demo.load, base.change], wire.fresh, outputs=fresh, **QUICK).then(wire.seen, outputs=seen, **QUICK)
     form.dropped.upload(wire.restore, form.dropped, [form.dropped, *form.inputs], **FOLDER)
     for number, box in enumerate(adapters):
         box.focus(wire.changed, seen, [seen, *adapters], **FOLDER)
@@ -105,7 +108,7 @@ def order(values: tuple[Any, ...]) -> Order:
             raise SessionError("An adapter is chosen twice. Give it one weight in one row.")
         weights[adapter_id] = _weight(text)
     return Order(prompt or "", negative or "", steps, guidance, width, height, seed, 1, weights, str(scheduler or ""),
-                 blend=str(blend or SUM))  # fmt: skip
+                 blend=str(blend or SUM), base_model=str(values[SETTINGS + 2 * ROWS] or ""))  # fmt: skip
 
 
 def _weight(text: Any) -> float | str:
@@ -175,7 +178,7 @@ class Lists:
                  for (_, w), on in zip(chosen, shown, strict=True)]  # fmt: skip
         settings = [order.prompt, order.negative_prompt, order.steps, order.guidance_scale, order.width, order.height,
                     order.seed, order.scheduler, order.blend]  # fmt: skip
-        return [*settings, *lists, *texts]
+        return [*settings, *lists, *texts, gr.skip()]
 
 
 def _next_row(chosen: str | None) -> list[Any]:

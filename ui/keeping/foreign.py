@@ -79,7 +79,9 @@ def _texts(path: Path) -> dict[str, str]:
     try:
         with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
             pixels, texts = image.width * image.height, dict(image.info)
-            comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
+            # Where there is no EXIF before the pixels, Pillow would decode them to look for it behind.
+            exif = image.getexif() if "exif" in texts and pixels <= MAX_PIXELS else Image.Exif()
+            comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
     except Exception:  # Pillow raises many kinds for a damaged or hostile file
         raise RecipeError("This is not a PNG picture that can be read, nor JPEG or WebP.") from None
     if pixels > MAX_PIXELS:

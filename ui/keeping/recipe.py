@@ -41,7 +41,7 @@ MAX_ADAPTERS = 100
 SUM = "sum"  # the adapters as they are, summed at run time
 BLENDS = (SUM, *SUMS, *PRUNED)  # the others merge what was frozen of them
 
-_FIELD = re.compile(r'\s*([A-Za-z][\w \-/]{0,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_FIELD = re.compile(r'([A-Za-z][\w \-/]{0,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _HASH = re.compile(r"[0-9a-f]{8,128}")
 
 

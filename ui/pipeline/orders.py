@@ -31,6 +31,7 @@ from ui.pipeline.base_models import BaseModel
 
 MAX_COUNT = 16  # pictures in one run
 Weights = dict[AdapterFile, float | str]
+OTHER_BASE = "Another base model was loaded meanwhile. Look at the settings and try again."
 
 
 class SessionError(ValueError):
@@ -47,6 +48,8 @@ def recipe_of(
     Raises:
         SessionError, AdapterFolderError: a value is out of bounds, or an adapter cannot be used.
     """
+    if order.base_model not in ("", base.label):
+        raise SessionError(OTHER_BASE)
     _check_numbers(order, base)
     chosen: Weights = {}
     for file_id, given in (order.weights or {}).items():

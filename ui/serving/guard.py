@@ -6,6 +6,7 @@ Gradio itself checks neither the Host header nor how often somebody tries a pass
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import tempfile
@@ -46,6 +47,7 @@ PLAIN_ERRORS = {
     405: "This is not possible here.",
     413: "This is too large.",
     414: "This address is too long.",
+    421: "This server does not go by that name. Open it by its address, or start it with --allowed_hosts.",
     422: "This request cannot be read.",
     429: "Too many wrong passwords. Wait a minute.",
     500: "That did not work.",
@@ -124,8 +126,8 @@ class Guard:
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_TARGET:
             raise _Refused(414)
         host = headers.get(b"host", "")
-        if _name(f"//{host}") not in self.hosts:
-            raise _Refused(400)
+        if _name(f"//{host}") not in {*self.hosts, *_own_address(scope)}:
+            raise _Refused(421)
         if not _from_here(headers, host, navigation=scope["method"] in ("GET", "HEAD")):
             raise _Refused(403)
         if not logins.may_enter(scope):
@@ -256,6 +258,14 @@ def _single(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
                 raise _Refused(400)
             found[name] = value.decode("latin-1").strip()
     return found
+
+
+def _own_address(scope: Scope) -> list[str]:
+    """The number of this machine that the request came to. Nobody can point a name of theirs at what is no name."""
+    try:
+        return [str(ipaddress.ip_address((scope.get("server") or [""])[0]))]
+    except ValueError:
+        return []
 
 
 def _name(address: str) -> str:

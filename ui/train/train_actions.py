@@ -51,12 +51,13 @@ class TrainActions:
             return [gr.skip()] * (1 + MAX_PICTURES)
         return [now, *(now if caption == auto else gr.skip() for caption in captions)]
 
-    def start(self, draft_id: str, word: str, kind: str, steps: float, rank: float, rate: float, resolution: float,
-              seed: float, sample: str, *captions: str) -> list[Any]:  # fmt: skip
+    def start(self, draft_id: str, auto: str, word: str, kind: str, steps: float, rank: float, rate: float,
+              resolution: float, seed: float, sample: str, *shown: str) -> list[Any]:  # fmt: skip
         with user_errors():
             draft = self.trainings.drafts.get(draft_id)
+            captions = [_auto(word, kind) if caption == auto else caption for caption in shown]  # not reworded yet
             wish = Wish(word, kind, steps, rank, rate, resolution, seed, sample)  # type: ignore[arg-type]
-            return self._status(self.trainings.start(wish, draft, list(captions)), ())
+            return self._status(self.trainings.start(wish, draft, captions), ())
 
     def stop(self, run_id: str) -> list[Any]:
         with user_errors():
@@ -82,7 +83,7 @@ class TrainActions:
         return self._status(run_id, tuple(shown))
 
     def _looked(self, draft: Draft, resolution: float, word: str, kind: str) -> list[Any]:
-        auto = _auto(word, kind)
+        auto, crops = _auto(word, kind), _filled(self._crops(draft, resolution))
         count = len(draft.pictures)
         sizes = [f"{picture.size[0]} x {picture.size[1]}" for picture in draft.pictures]
         small = [str(n) for n, p in enumerate(draft.pictures, 1) if min(p.size) < resolution]
@@ -93,7 +94,6 @@ class TrainActions:
             for number, (picture, size) in enumerate(zip(draft.pictures, sizes, strict=True), 1)
         ]
         text = "\n\n".join(spoken(note) for note in notes)
-        crops = _filled(self._crops(draft, resolution))
         return [draft.id, auto, text, *rows, *crops, *captions, *[""] * (MAX_PICTURES - count)]
 
     def _crops(self, draft: Draft, resolution: float) -> list[Any]:

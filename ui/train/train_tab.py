@@ -35,7 +35,7 @@ CSS = (
 )
 
 
-def build(session: Session, demo: gr.Blocks, trainings: Trainings) -> None:
+def build(session: Session, demo: gr.Blocks, base: gr.Textbox, trainings: Trainings) -> None:
     """Make the tab's components and wire them; only the reason is shown where training is off."""
     if trainings.reason is not None:
         gr.Markdown(trainings.reason, elem_id="train-off")
@@ -50,6 +50,7 @@ def build(session: Session, demo: gr.Blocks, trainings: Trainings) -> None:
     ui.draft, ui.run, ui.auto, ui.shown = gr.State(""), gr.State(""), gr.State(""), gr.State(())
     ui.timer = gr.Timer(EVERY, active=False)
     _wire(ui, TrainActions(trainings, ui), demo)
+    base.change(lambda: gr.update(**_resolution(session)), outputs=ui.resolution, **QUICK)
 
 
 def _ask(session: Session, trainings: Trainings) -> SimpleNamespace:
@@ -87,7 +88,6 @@ def _settings(ui: SimpleNamespace, session: Session) -> None:
     from lily_diffusion.training.arguments import build_parser  # needs what training needs
 
     rank = build_parser().get_default("rank")
-    fits = session.base.defaults
     with gr.Accordion("Settings", open=False, elem_id="train-settings"):
         with gr.Row():
             ui.steps = gr.Number(DEFAULT_STEPS, label="Steps", precision=0, minimum=1, maximum=MAX_STEPS, min_width=90,
@@ -97,13 +97,17 @@ def _settings(ui: SimpleNamespace, session: Session) -> None:
             ui.rate = gr.Number(0, label="Learning rate (0: auto)", minimum=0, maximum=1, min_width=90,
                                 elem_id="train-rate")  # fmt: skip
         with gr.Row():
-            ui.resolution = gr.Number(min(fits.width, fits.height), label="Resolution", precision=0,
-                                      minimum=fits.size_step, maximum=MAX_RESOLUTION, step=fits.size_step,
+            ui.resolution = gr.Number(**_resolution(session), label="Resolution", precision=0, maximum=MAX_RESOLUTION,
                                       min_width=90, elem_id="train-resolution")  # fmt: skip
             ui.seed = gr.Number(-1, label="Seed (-1: a new one)", precision=0, minimum=-1, min_width=90,
                                 elem_id="train-seed")  # fmt: skip
         ui.sample = gr.Textbox(label="Prompt of the sample pictures", max_length=MAX_CAPTION, elem_id="train-sample",
                                placeholder="a, the rare word and the class")  # fmt: skip
+
+
+def _resolution(session: Session) -> dict[str, int]:
+    fits = session.base.defaults
+    return {"value": min(fits.width, fits.height), "minimum": fits.size_step, "step": fits.size_step}
 
 
 def _show(ui: SimpleNamespace) -> None:
@@ -130,7 +134,7 @@ def _wire(ui: SimpleNamespace, do: TrainActions, demo: gr.Blocks) -> None:
     gr.on([ui.word.blur, ui.kind.blur], do.reword, [ui.draft, ui.auto, *words, *ui.captions], [ui.auto, *ui.captions],
           **FOLDER)  # fmt: skip
     wish = [*words, ui.steps, ui.rank, ui.rate, ui.resolution, ui.seed, ui.sample]
-    ui.start.click(do.start, [ui.draft, *wish, *ui.captions], status, trigger_mode="once", **FOLDER)
+    ui.start.click(do.start, [ui.draft, ui.auto, *wish, *ui.captions], status, trigger_mode="once", **FOLDER)
     ui.stop.click(do.stop, [ui.run], status, **FOLDER)
     ui.resume.click(do.resume, [ui.run], status, **FOLDER)
     ui.keep.click(do.keep, [ui.run], status, **FOLDER)

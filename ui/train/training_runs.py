@@ -15,6 +15,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,7 +95,7 @@ class Trainings:
         self.drafts = Drafts(session.output_dir / "training" / "drafts", pictures)
         self._lock = threading.Lock()
 
-    def start(self, wish: Wish, draft: Draft, captions: list[object]) -> str:
+    def start(self, wish: Wish, draft: Draft, captions: Sequence[object]) -> str:
         """Start a run on the base model that is loaded, and return its id.
 
         Raises:
