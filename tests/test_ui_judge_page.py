@@ -40,7 +40,7 @@ def page(browser, session):
     """One page for all flows, as a visitor has."""
     demo = app.create_demo(session)
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(30_000)
     page.alerts = []
     page.on("dialog", lambda dialog: (page.alerts.append(dialog.message), dialog.dismiss()))
     page.goto(app.launch(demo))
