@@ -67,7 +67,7 @@ def learn(
     family: Family, learner: Learner, given: Lesson, subject: str, rate: float, steps: int, batch: int, seed: int
 ) -> Outcome:
     """Train what the learner trains, for some steps at a constant rate."""
-    model = TrainedModel(family.denoiser, {}).train()
+    model = TrainedModel(family.denoiser, learner.adapters).train()
     losses = batch_losses(family, model, learner.word, given, subject, batch, seed)
     started = time.process_time()
     if learner.start is not None:

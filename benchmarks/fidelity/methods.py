@@ -6,7 +6,7 @@ import copy
 import functools
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.fidelity.gradient_start import GradientStart
-from lily_diffusion import LilyConfig, attach, save_lily_weights
+from lily_diffusion import LilyAdapter, LilyConfig, attach, save_lily_weights
 from lily_diffusion.sharing import find_projections, select
 from lily_diffusion.state import one_adapter
 
@@ -32,6 +32,7 @@ class Learner:
     word: str = "sks"  # that stands for the subject in prompts
     paces: list[float] | None = None  # multipliers of the learning rate, one for each of `trained`
     start: GradientStart | None = None  # what looks at a few batches before the first step
+    adapters: dict[str, LilyAdapter] = field(default_factory=dict)  # that are no part of the model they are put on
 
     @property
     def parameters(self) -> int:
@@ -62,9 +63,8 @@ def lily(pipe: Any, r: int, **options: Any) -> Learner:
     """Ours; on the denoiser alone."""
     model = denoiser(pipe)
     adapter = attach(model, LilyConfig(r=r, **{"stride_A": 4, "num_B": 4, "scaling": 2.0, **options}))
-    return Learner(
-        list(adapter.requires_grad_(True).parameters()), lambda: _size(lambda f: save_lily_weights(model, f))
-    )
+    trained = list(adapter.requires_grad_(True).parameters())
+    return Learner(trained, lambda: _size(lambda f: save_lily_weights(model, f)), adapters={"denoiser": adapter})
 
 
 def lily_gradient(pipe: Any, r: int, **options: Any) -> Learner:
