@@ -203,3 +203,8 @@ def test_a_picture_beside_an_adapter_is_found_and_a_change_of_it_too(tmp_path, f
         Image.new("RGB", (9, 9)).save(tmp_path / name)
         (entry,) = folder.rescan()
         assert entry.picture == tmp_path / name and folder.version == number + 1
+
+
+def test_an_order_for_a_base_model_that_was_replaced_is_refused(session):
+    with pytest.raises(SessionError, match="Another base model was loaded meanwhile"):
+        session.generate(Order("a cat", base_model="another"))

@@ -277,11 +277,6 @@ def test_another_base_model_by_its_label(files, tmp_path):
     assert any("base model" in problem for problem in session.restore(picture.path)[2])
 
 
-def test_an_order_for_a_base_model_that_was_replaced_is_refused(session):
-    with pytest.raises(SessionError, match="Another base model was loaded meanwhile"):
-        session.generate(Order("a cat", base_model="another"))
-
-
 def test_a_folder_without_a_pipeline_is_one_clear_error(tmp_path):
     with pytest.raises(base_models.BaseModelError, match="could not be loaded") as caught:
         Session([str(tmp_path)], adapters_dir=tmp_path, output_dir=tmp_path)

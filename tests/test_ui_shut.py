@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 def test_a_foreign_host_name_is_refused(address):
     assert httpx.get(address).status_code == 200
     for host in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example"):
-        assert httpx.get(address, headers={"Host": host}).status_code == 400
-        assert httpx.get(f"{address}config", headers={"Host": host}).status_code == 400
+        assert httpx.get(address, headers={"Host": host}).status_code == 421
+        assert httpx.get(f"{address}config", headers={"Host": host}).status_code == 421
 
 
 def test_only_the_named_endpoints_are_public_and_extras_are_off(address):
