@@ -233,6 +233,8 @@ def test_an_empty_folder_says_what_to_do(browser, tmp_path):
     page = browser.new_page()
     page.goto(app.launch(demo))
     page.locator("#empty", has_text="No adapters yet").wait_for()
+    for name in ("leave", "tools", "both", "info", "used", "shown-base", "judge-slider", "export-sheet"):
+        assert not page.locator(f"#{name}").is_visible(), name  # before there is anything to show
     page.close()
     demo.close()
 

@@ -82,7 +82,7 @@ def _show(ui: SimpleNamespace) -> None:
         label="Pictures", show_label=False, columns=2, height="auto", object_fit="contain", format="png",
         interactive=False, buttons=["download", "fullscreen"], elem_id="gallery",
     )  # fmt: skip
-    with gr.Row(visible=HIDDEN, elem_id="tools") as ui.tools:
+    with gr.Row(visible=False, elem_id="tools") as ui.tools:
         ui.send_back = gr.Button("Use its settings", size="sm", min_width=110, elem_id="send-back")
         ui.compare = gr.Button("Compare", size="sm", min_width=90, elem_id="compare")
         ui.on_card = gr.Button("Put on its card", size="sm", min_width=100, elem_id="on-card")

@@ -67,8 +67,8 @@ class KeepActions:
             made = [entry for entry in made or () if self.session.history.has(entry[0])]
             told("The picture is deleted.")
             pictures = [(self._cached(self.session.history.path(i)), f"seed {seed}") for i, seed in made]
-            empty = gr.update(visible=HIDDEN)
-            return [pictures, made, "", empty, empty, *self.compare("", "")[:3], *self.past(day, search)]
+            gone = [gr.update(visible=False), gr.update(visible=HIDDEN)]
+            return [pictures, made, "", *gone, *self.compare("", "")[:3], *self.past(day, search)]
 
     def put_on_card(self, hand: str, *found: Any) -> list[Any]:
         with user_errors():
