@@ -13,9 +13,15 @@ import pytest
 
 from tests.test_ui_page import address, session  # noqa: F401
 from ui import app
+from ui.serving import guard
 
 # ruff: noqa: F811
 ROOT = Path(__file__).parents[1]
+
+
+def test_the_servers_own_address_is_its_name():
+    assert guard._own_address({"server": ("192.168.1.5", 7860)}) == ["192.168.1.5"]
+    assert guard._own_address({"server": ("evil.example", 80)}) == guard._own_address({"server": None}) == []
 
 
 def test_a_foreign_host_name_is_refused(address):
