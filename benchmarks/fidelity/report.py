@@ -128,7 +128,7 @@ def page(result: dict[str, Any]) -> str:
     ]
     for row in rows:
         low, high = row["interval"]
-        name = f"**{row['method']}**" if row["method"].startswith("lily") else row["method"]
+        name = f"**{row['method']}**" if no_more_drift.is_ours(row["method"]) else row["method"]
         lines.append(
             f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} "
             f"| {row['similarity']:.3f} ({low:.3f} to {high:.3f}) | {_over(row)} | {row['styled_similarity']:.3f} "
@@ -174,7 +174,7 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
     edge = frontier(rows)
     by_bytes.step([r["bytes"] for r in edge], [r["similarity"] for r in edge], where="post", color=RULE, linewidth=6)
     for row in rows:
-        colour = OURS if row["method"].startswith("lily") else THEIRS
+        colour = OURS if no_more_drift.is_ours(row["method"]) else THEIRS
         by_bytes.plot([row["bytes"]] * 2, row["interval"], color=colour, linewidth=1, alpha=0.5)
         _point(by_bytes, row["bytes"], row, colour)
         same = [r for r in others if (r["method"], r["budget"]) == (row["method"], row["budget"])]

@@ -89,7 +89,7 @@ class Actions:
                     yield self._ended(event, order, mode, made)
 
     def _shown(self, made: list[Picture]) -> dict[Any, Any]:
-        """What the page shows when another picture is done. One that was chosen meanwhile stays in hand."""
+        """What the page shows when another picture is done. Until the end, what was chosen meanwhile stays in hand."""
         ui, last = self.ui, made[-1]
         kept = [picture for picture in made if self.session.history.has(picture.id)]
         cached = [(ui.gallery.move_resource_to_block_cache(p.path), f"seed {p.recipe.seed}") for p in kept]
@@ -121,7 +121,8 @@ class Actions:
             if mode != FIXED:  # what was typed meanwhile stays
                 update[ui.seed] = next_seed(mode, first, last)
             update[ui.note] = self._note(order, first)
-            update |= self._in_hand(made[-1])
+            if self.session.history.has(made[-1].id):  # not deleted meanwhile
+                update |= self._in_hand(made[-1])
         return update
 
     def _note(self, order: Order, seed: int) -> str:
