@@ -180,10 +180,12 @@ def test_the_experts_are_shown_with_a_sentence(judge, session):
 
 
 def test_the_blocks_are_shown_one_by_one(judge, session):
+    """The last sheet too, in a browser so slow that the next message comes before it was shown."""
     tab(judge, "Blocks")
-    judge.click("#judge-blocks")
-    judge.locator("#judge-ranked", has_text=re.compile(r"Block \S+ matters most")).wait_for()
-    judge.locator("#judge-progress", has_text="Done.").wait_for()
+    with slow(judge, 4):
+        judge.click("#judge-blocks")
+        judge.locator("#judge-ranked", has_text=re.compile(r"Block \S+ matters most")).wait_for()
+        judge.locator("#judge-progress", has_text="Done.").wait_for()
     wait_for_picture(judge, "judge-bars", saved(session)[-1])
 
 

@@ -14,7 +14,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ui import api, translations
-from ui.events import HIDDEN, QUICK
+from ui.events import HIDDEN, QUICK, Page
 from ui.export import export_tab
 from ui.generate import generate_tab
 from ui.generate.asking import order_of
@@ -38,13 +38,13 @@ BASE_SECONDS = 5  # between two looks at which base model is loaded
 TABS = {"Generate": generate_tab, "Judge": judge_tab, "Export": export_tab}
 
 
-def create_demo(session: Session, trainings: Trainings | None = None) -> gr.Blocks:
+def create_demo(session: Session, trainings: Trainings | None = None) -> Page:
     """Return the app for a session. Start it with ``launch`` of this module, which applies the security settings.
 
     Without ``trainings`` the tab for training is off.
     """
     trainings = trainings or Trainings(session, allowed=False)
-    with gr.Blocks(title="Lily", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=False) as demo:
+    with Page(title="Lily", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=False) as demo:
         gr.Markdown("# Lily\nPictures with adapters that share what they learn across layers.", elem_id="title")
         base = gr.Textbox(session.base.label, visible=HIDDEN, elem_id="shown-base")  # the one that this page shows
         built: dict[str, Any] = {}

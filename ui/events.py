@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import gradio as gr
+
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 PIPELINE: dict[str, Any] = {**PRIVATE, "concurrency_id": "pipeline", "concurrency_limit": 1}
 FOLDER: dict[str, Any] = {**PRIVATE, "concurrency_id": "folder", "concurrency_limit": 4, "show_progress": "hidden"}
@@ -15,3 +17,19 @@ QUICK: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}  
 # For what is shown and hidden while something runs, other than rows and columns, which do not know it. What is made
 # with False is not on the page at all, and a slow browser, still busy with adding it, can miss what it is told next.
 HIDDEN: Any = "hidden"
+
+
+class Page(gr.Blocks):
+    """Blocks whose running events send an output that changed whole.
+
+    Gradio sends what changed inside it, and its page writes that into the message before. A browser that is too slow to
+    have shown that one then loses what only that one said, such as the last picture before "Done.".
+    """
+
+    def handle_streaming_diffs(
+        self, block_fn: Any, data: list, session_hash: str | None, run: str | None, final: bool, *rest: Any, **more: Any
+    ) -> list:
+        before = self.pending_diff_streams.get(session_hash, {}).get(run, [])
+        if not final:
+            before[:] = [old if old == new else ... for old, new in zip(before, data, strict=False)]
+        return super().handle_streaming_diffs(block_fn, data, session_hash, run, final, *rest, **more)
