@@ -24,10 +24,10 @@ STATM = Path("/proc/self/statm")
 
 
 @pytest.fixture
-def file(unet, tmp_path):
-    awaken(attach(unet, LilyConfig(r=16, num_B=4), "x"))
-    path = save_lily_weights(unet, tmp_path)
-    unload_lily_weights(unet)
+def file(sd15, tmp_path):
+    awaken(attach(sd15, LilyConfig(r=16, num_B=4), "x"))
+    path = save_lily_weights(sd15, tmp_path)
+    unload_lily_weights(sd15)
     return path
 
 
@@ -40,21 +40,21 @@ def resident_bytes():
     return int(STATM.read_text().split()[1]) * 4096
 
 
-def test_a_hundred_loads_and_unloads(unet, file):
-    base, tensors, rss = run(unet), [], []
+def test_a_hundred_loads_and_unloads(sd15, file):
+    base, tensors, rss = run(sd15), [], []
     for i in range(125):
-        load_lily_weights(unet, file, "x")
+        load_lily_weights(sd15, file, "x")
         if i % 25 == 0:
-            assert not torch.equal(run(unet), base)
-        unload_lily_weights(unet)
+            assert not torch.equal(run(sd15), base)
+        unload_lily_weights(sd15)
         if i in (0, 24, 124):  # counting takes memory itself, the first time
             tensors.append(alive())
             rss += [resident_bytes()] if STATM.exists() else []
     assert tensors[1] == tensors[2]
     assert not rss or rss[2] - rss[1] < 2**20  # bytes, for a hundred files of 0.2 MB and more
-    assert STATE not in unet.__dict__ and torch.equal(run(unet), base)
-    assert not any(isinstance(p, LilyAttnProcessor) for p in unet.attn_processors.values())
-    assert not any(m._forward_pre_hooks or m._forward_hooks for m in unet.modules())
+    assert STATE not in sd15.__dict__ and torch.equal(run(sd15), base)
+    assert not any(isinstance(p, LilyAttnProcessor) for p in sd15.attn_processors.values())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in sd15.modules())
 
 
 def test_loading_does_not_slow_down(sd15, tmp_path):
