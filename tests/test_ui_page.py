@@ -141,6 +141,8 @@ def test_who_waits_can_leave_the_queue_and_ask_again(page, browser, address, ses
     other.click("#generate")
     other.click("#leave")
     wait_for(other, "Not waiting any more")
+    other.wait_for_timeout(1000)
+    assert "Not waiting any more" in other.locator("#progress").inner_text()  # no failure is told after it
     assert not other.locator("#leave").is_visible() and other.locator("#stop").is_disabled()
     page.click("#generate")  # pressed again while it draws, which changes nothing
     page.locator("#stop:enabled").click()

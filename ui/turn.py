@@ -16,6 +16,7 @@ class Turn:
 
     def __init__(self, progress: gr.HTML, stop: gr.Button, leave: gr.Button) -> None:
         self.progress, self.stop, self.leave = progress, stop, leave
+        self._gone: set[str] = set()  # sessions that left the queue, for which the page finds that ``do`` failed
         leave.click(self._left, outputs=self.parts, **QUICK)
 
     @property
@@ -49,6 +50,7 @@ class Turn:
         """
 
         def wait(request: gr.Request) -> dict[Any, Any]:
+            self._gone.discard(str(request.session_hash))
             if busy(str(request.session_hash)):
                 return {self.progress: gr.skip()}
             waits = {self.stop: gr.update(visible=HIDDEN), self.leave: gr.update(visible=True)}
@@ -61,7 +63,7 @@ class Turn:
 
         def failed(request: gr.Request) -> dict[Any, Any]:
             """Before ``do`` was called too: the queue is full, or a number is out of its range."""
-            if busy(str(request.session_hash)):
+            if busy(str(request.session_hash)) or str(request.session_hash) in self._gone:
                 return {self.progress: gr.skip()}
             return {self.progress: progress_bar(0, "That did not work."), **self.over}
 
@@ -69,7 +71,10 @@ class Turn:
         self.leave.click(None, cancels=[doing], queue=False, **PRIVATE)
         return ended
 
-    def _left(self) -> dict[Any, Any]:
+    def _left(self, request: gr.Request) -> dict[Any, Any]:
+        if len(self._gone) == 1000:  # programs can fill it
+            self._gone.clear()
+        self._gone.add(str(request.session_hash))
         return {self.progress: progress_bar(0, "Not waiting any more."), **self.over}
 
 
