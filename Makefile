@@ -21,7 +21,7 @@ ui: $(VENV)/.installed-ui
 	$(RUN) -m lily_diffusion.cli ui --adapters_dir outputs
 
 test: $(VENV)/.installed-test # a file of tests on each core
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

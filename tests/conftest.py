@@ -1,10 +1,19 @@
-"""Tiny models made from diffusers' real classes."""
+"""Tiny models made from diffusers' real classes, and the order of the tests."""
+
+from collections import Counter
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
 from lily_diffusion import LilyAdapter
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, then those with many, so that no core is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -count[item.path], item.path))
 
 
 def tiny_sd15() -> UNet2DConditionModel:

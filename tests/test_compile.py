@@ -52,6 +52,7 @@ def test_compiled_once_for_all_weights(case):
     assert len(made) == 1
 
 
+@pytest.mark.slow
 def test_attached_after_compiling(case):
     detach(case.model)
     compiled, _ = count_programs(case.model)

@@ -194,6 +194,7 @@ if os.environ.get("RANK") == "1":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_made_good_by_the_same_call_again(file, tmp_path, capsys):
     """Two processes by a launcher; the second is killed after its first picture, and nothing waits for it."""
     path, one, two = file("\n".join(PROMPTS)), tmp_path / "one", tmp_path / "two"

@@ -45,6 +45,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(arguments, s
     assert same(weights(whole.output_dir), weights(resumed.output_dir))
 
 
+@pytest.mark.slow
 def test_a_killed_process_can_be_resumed_to_the_same_bits(arguments):
     flags = {"max_train_steps": 16, "checkpointing_steps": 2, **LONG}
     whole = train(arguments("whole", **flags))

@@ -110,6 +110,7 @@ def slow(page, times: float) -> Iterator[None]:
     devtools.detach()
 
 
+@pytest.mark.slow
 def test_base_and_adapted_under_one_slider(judge, session):
     """In a slow browser too, which is still busy with the form when the pictures come."""
     before = len(saved(session))

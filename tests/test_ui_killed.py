@@ -64,6 +64,7 @@ def root(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_what_is_listed_after_a_kill_is_whole(root):
     rng = random.Random(0)
     for _ in range(KILLS):

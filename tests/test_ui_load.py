@@ -63,6 +63,7 @@ def alone(session, choice) -> np.ndarray:
     return decoded(picture.path.read_bytes())
 
 
+@pytest.mark.slow
 def test_nobody_gets_anothers_picture(session, tmp_path):
     expected = {choice: alone(session, choice) for choice in CHOICES}
     assert len({picture.tobytes() for picture in expected.values()}) == len(expected)  # a mix-up would show

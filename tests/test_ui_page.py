@@ -156,6 +156,7 @@ def test_who_waits_can_leave_the_queue_and_ask_again(page, browser, address, ses
     assert prompts == ["a cat"] * kept + ["a dog"]
 
 
+@pytest.mark.slow
 def test_many_adapters_are_turned_through_page_by_page(page, session):
     names = [f"many {letter}" for letter in "abcdefghij"]
     many = session.adapters.root / "many"

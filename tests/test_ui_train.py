@@ -107,6 +107,7 @@ def test_the_crop_that_is_shown_is_the_middle_at_the_resolution(tmp_path):
     assert shown.shape == (64, 64, 3) and (shown[:, 4:-4] == (0, 0, 255)).all()
 
 
+@pytest.mark.slow
 def test_a_training_stops_goes_on_and_is_listed(session, trainings, draft, monkeypatch):
     run_id = trainings.start(replace(WISH, steps=400), draft, [f"a sks robot {n}" for n in range(5)])
     with pytest.raises(SessionError, match="running already"):
@@ -155,6 +156,7 @@ def test_a_killed_start_says_so_and_leaves_the_way_free(trainings, draft):
         trainings.keep(run_id)
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_listed_and_goes_on_from_its_checkpoint(session, trainings, draft, monkeypatch):
     arguments, title = trainings._arguments(replace(WISH, steps=14, rank=2))
     quick = ["--checkpointing_steps=2", "--num_validation_images=1", "--validation_steps=14",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.test_ui_serve_page import ROBOT, address, browser, open_page, session, tab
 from ui import app
 from ui.train.training_runs import Trainings
@@ -9,6 +11,7 @@ from ui.train.training_runs import Trainings
 __all__ = ["address", "browser", "open_page", "session"]  # fixtures
 
 
+@pytest.mark.slow
 def test_a_training_is_seen_after_a_reload_and_stops_and_goes_on(open_page, session):
     page = open_page()
     tab(page, "Train")
