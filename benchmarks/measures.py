@@ -19,6 +19,7 @@ from PIL import Image
 from lily_diffusion.base_model.pictures import COLOURS
 
 RESULTS = Path(__file__).parent / "results"
+PLACES = ("--results_dir", "--pictures_dir", "--work_dir")  # where things lie, which no number depends on
 RING = 3  # pixels: the border that counts as background
 
 
@@ -66,8 +67,10 @@ def conditions() -> dict[str, Any]:
     packages = ("lily-diffusion", "torch", "diffusers", "transformers")
     module = sys.modules["__main__"].__spec__
     program = f"python -m {module.name.removesuffix('.__main__')}" if module else f"python {sys.argv[0]}"
+    given = zip(sys.argv, sys.argv[1:], strict=False)
+    flags = [word for before, word in given if before not in PLACES and word not in PLACES]
     return {
-        "command": f"{program} {shlex.join(sys.argv[1:])}".strip(),
+        "command": f"{program} {shlex.join(flags)}".strip(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }

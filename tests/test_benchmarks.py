@@ -64,16 +64,18 @@ def test_sizes_come_near_the_budget(name):
     assert 0.65 < count / BUDGETS["small"] < 1.5
 
 
-@pytest.mark.parametrize("name", ["lily", "textual-inversion"])
-def test_a_run_of_the_subject_benchmark(name, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_run_of_the_subject_benchmark(tmp_path, monkeypatch):
+    names = ["lily", "textual-inversion"]
     monkeypatch.setattr(scores, "STEPS", 2)
     monkeypatch.setattr(scores, "UNRELATED", 2)
-    flags = ["--methods", name, "--budgets", "small", "--seeds", "0", "--subjects", "owl", "--tune_on", "ghost"]
+    flags = ["--methods", *names, "--budgets", "small", "--seeds", "0", "--subjects", "owl", "--tune_on", "ghost"]
     flags += ["--max_train_steps", "2", "--pictures_dir", str(tmp_path / "drawn"), "--results_dir", str(tmp_path)]
     monkeypatch.setattr(fidelity, "stepped", lambda rate, direction: rate)  # one rate is tried
     fidelity.main(flags)
-    (row,) = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
-    assert row["method"] == name and 0 < row["similarity"] < 1 and row["bytes"] >= 4 * row["parameters"]
+    rows = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
+    assert sorted(row["method"] for row in rows) == names
+    assert all(0 < row["similarity"] < 1 and row["bytes"] >= 4 * row["parameters"] for row in rows)
     done = (tmp_path / "fidelity_runs.jsonl").read_text()
     fidelity.main(flags)  # nothing is run again
     assert (tmp_path / "fidelity_runs.jsonl").read_text() == done
@@ -137,6 +139,21 @@ def test_the_rate_of_the_table_is_the_one_that_was_found_best():
     ]
 
 
+def test_a_seed_counts_when_all_its_subjects_are_learnt_and_two_methods_meet_at_the_seeds_of_both():
+    args = fidelity.parse_args(["--subjects", "owl", "cactus", "--seeds", "0", "1"])
+
+    def runs(method, seed, subjects, similarity):
+        rest = {"method": method, "budget": "tiny", "rate": 1e-3, "seed": seed, "similarity": similarity}
+        return [{**rest, "subject": subject} for subject in subjects]
+
+    both = ["owl", "cactus"]
+    done = [*runs("lily", 0, both, 0.6), *runs("lily", 1, both, 0.9)]
+    done += [*runs("lora", 0, both, 0.5), *runs("lora", 1, ["owl"], 0.0)]
+    lily, lora = report.collected(done, args).values()
+    assert (over_subjects.seeds_of(lily), over_subjects.seeds_of(lora)) == ({0, 1}, {0})
+    assert over_subjects.difference(lily, lora, "similarity") == [0.1, 0.1, 0.1]
+
+
 def test_the_frontier_and_the_intervals():
     rows = [
         {"bytes": bytes_, "similarity": similarity}
@@ -151,7 +168,7 @@ def test_lily_beside_a_rival_costs_no_more():
     def runs(bytes_, similarity, drift):
         rest = dict.fromkeys(over_subjects.SCORES, 0.5)
         return [
-            {**rest, "bytes": bytes_, "subject": subject, "similarity": similarity + more, "drift": drift}
+            {**rest, "bytes": bytes_, "subject": subject, "seed": 0, "similarity": similarity + more, "drift": drift}
             for subject, more in (("owl", 0.0), ("cactus", 0.2))
         ]
 

@@ -14,10 +14,15 @@ Runs = list[dict[str, Any]]
 
 
 def difference(group: Runs, other: Runs, score: str) -> list[float]:
-    """The mean over subjects of the one's score minus the other's, and the ends of its interval."""
-    ours, theirs = by_subject(group, score), by_subject(other, score)
+    """The mean over subjects of the one's score minus the other's, at the seeds of both, and its interval's ends."""
+    seeds = seeds_of(group) & seeds_of(other)
+    ours, theirs = (by_subject([run for run in runs if run["seed"] in seeds], score) for runs in (group, other))
     over = [ours[subject] - theirs[subject] for subject in sorted(ours.keys() & theirs.keys())]
     return [mean(over), *interval(over)]
+
+
+def seeds_of(group: Runs) -> set[int]:
+    return {run["seed"] for run in group}
 
 
 def means(group: Runs) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.fidelity import no_more_drift
 from benchmarks.fidelity.learning import Cost
 from benchmarks.fidelity.methods import BUDGETS, METHODS
-from benchmarks.fidelity.over_subjects import Runs, by_subject, difference, interval, means
+from benchmarks.fidelity.over_subjects import Runs, by_subject, difference, interval, means, seeds_of
 from benchmarks.measures import conditions, results_name, write_results
 from benchmarks.subjects import base_hash
 
@@ -77,12 +77,17 @@ def best_rates(runs: Runs, args: argparse.Namespace) -> dict[tuple[str, str], fl
 
 
 def collected(runs: Runs, args: argparse.Namespace) -> dict[tuple[str, str, float], Runs]:
-    """The runs of each method, budget and rate that has all subjects."""
-    groups: dict[tuple[str, str, float], Runs] = defaultdict(list)
+    """The runs of each method, budget and rate, of the seeds that have all subjects."""
+    groups: dict[tuple[str, str, float], dict[int, Runs]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run["method"] in METHODS and run["subject"] in args.subjects and run["seed"] in args.seeds:
-            groups[run["method"], run["budget"], run["rate"]].append(run)
-    return {key: group for key, group in groups.items() if {run["subject"] for run in group} >= set(args.subjects)}
+            groups[run["method"], run["budget"], run["rate"]][run["seed"]].append(run)
+    whole = {
+        key: [run for group in seeds.values() if {run["subject"] for run in group} >= set(args.subjects)
+              for run in group]
+        for key, seeds in groups.items()
+    }  # fmt: skip
+    return {key: group for key, group in whole.items() if group}
 
 
 def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:
@@ -96,8 +101,8 @@ def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:
             over = beside(group, runs.get((RIVAL, budget), [])) if name != RIVAL else beside([], [])
             rows.append({
                 "method": name, "budget": budget, "size": first["size"], "parameters": first["parameters"],
-                "bytes": first["bytes"], "rate": first["rate"], "subjects": len(similarity), "runs": len(group),
-                **means(group), "interval": interval(list(similarity.values())), **over,
+                "bytes": first["bytes"], "rate": first["rate"], "subjects": len(similarity),
+                "seeds": len(seeds_of(group)), **means(group), "interval": interval(list(similarity.values())), **over,
             })  # fmt: skip
     return rows
 
@@ -115,22 +120,22 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# How well a subject is learnt, byte for byte\n",
         f"{rows[0]['subjects']} subjects that the base model has never seen, five pictures each, {settings['steps']} "
-        f"steps of {settings['batch']}, {len(settings['seeds'])} seed{'s' if len(settings['seeds']) > 1 else ''}; the "
-        "same pictures, noise and order for every method. The learning rate was "
+        f"steps of {settings['batch']}; the same pictures, noise and order for every method, and two methods are "
+        "compared at the seeds that both have. The learning rate was "
         f"sought on {', '.join(settings['tuned on'])}, which are not among them. Similarity is the mean cosine to true "
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
         "diversity among pictures of one prompt; drift, half of one minus the cosine to what the base draws of other "
         "things; step, its time in forward passes of the bare model; MB, its memory beside the model's own.\n",
-        "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour | diversity "
-        "| drift | step | MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| method | budget | parameters | bytes | rate | seeds | similarity | over LoRA | styled | style | colour "
+        "| diversity | drift | step | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
         name = f"**{row['method']}**" if no_more_drift.is_ours(row["method"]) else row["method"]
         lines.append(
-            f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} "
+            f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} | {row['seeds']} "
             f"| {row['similarity']:.3f} ({low:.3f} to {high:.3f}) | {_over(row)} | {row['styled_similarity']:.3f} "
             f"| {row['style']:.0f}% | {row['colour']:.0f}% | {row['diversity']:.3f} | {row['drift']:.3f} "
             f"| {row['passes']:.1f} | {row['memory'] / 1e6:.0f} |"
