@@ -5,9 +5,10 @@
     python -m benchmarks.speed --size tiny --rounds 1 --results_dir outputs/try      # does it run?
 
 All have about as many parameters and the base's type. Forward passes take turns in one process, each round in another
-order; a ratio is that of one round, and the median of the rounds counts. Files are those that each tool writes by its
-own call. Operators are those that torch dispatches for one adapted projection beyond the projection's own; views, which
-compute nothing, are left out. `benchmarks/training_speed.py` has the training step.
+order; a ratio is that of one round, and the median of the rounds counts. Passes of a whole model differ by more than an
+adapter adds, so the attention modules, where all adapters are, take turns by themselves too. Files are those that each
+tool writes by its own call. Operators are those that torch dispatches for one adapted projection beyond the
+projection's own; views, which compute nothing, are left out. `benchmarks/training_speed.py` has the training step.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from benchmarks.base_shapes import (
 )
 from benchmarks.measures import write_results
 from lily_diffusion import LilyConfig, attach, fuse_lily, load_lily_weights, save_lily_weights, set_adapters
-from lily_diffusion.sharing import find_projections, select
+from lily_diffusion.sharing import attention_modules, find_projections, select
 from lily_diffusion.state import get_adapters
 
 RIVALS = ("LoRA", "PEFT's Lily", "Lily", "Lily, frozen and fused")
@@ -98,6 +99,7 @@ def compare(subject: Subject, precision: str, rounds: int, compiled: bool) -> di
     calls = {name: forward(model.eval(), inputs) for name, model in models.items()}
     times = rotate(calls, rounds)
     bare = times["bare"]
+    alone = {} if compiled else rotate({"pass": calls["bare"], **attentions(models, inputs)}, rounds)
     row: dict[str, Any] = {
         "model": subject.name, "precision": precision, "compiled": compiled, "r_lora": rank,
         "bare_ms": round(1e3 * statistics.median(bare), 2),
@@ -105,6 +107,9 @@ def compare(subject: Subject, precision: str, rounds: int, compiled: bool) -> di
     for name in RIVALS:
         ratios = [mine / theirs for mine, theirs in zip(times[name], bare, strict=True)]
         row[name] = {"forward": round(statistics.median(ratios), 3), "operators": operators[name]}
+        if alone:
+            turns = zip(alone[name], alone["bare"], alone["pass"], strict=True)
+            row[name]["added"] = round(statistics.median((mine - theirs) / whole for mine, theirs, whole in turns), 4)
         if savers[name] is not None and not compiled:
             row[name] |= files_and_switches(name, base, models[name], savers[name], rank)
     return row
@@ -117,6 +122,26 @@ def forward(model: Any, inputs: dict[str, Tensor]) -> Callable[[], Any]:
 
     call()
     return call
+
+
+@torch.no_grad()
+def attentions(models: dict[str, Any], inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
+    """For each model, a call of all its attention modules with what they are given in a pass of the bare one."""
+    given: list[Any] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *call: given.append(call[1:]), with_kwargs=True)
+        for _, module in attention_modules(models["bare"])
+    ]
+    models["bare"](**inputs, return_dict=False)
+    for hook in hooks:
+        hook.remove()
+
+    @torch.no_grad()
+    def call(modules: list[nn.Module]) -> None:
+        for module, (args, kwargs) in zip(modules, given, strict=True):
+            module(*args, **kwargs)
+
+    return {name: functools.partial(call, [m for _, m in attention_modules(model)]) for name, model in models.items()}
 
 
 def rotate(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -196,15 +221,17 @@ def page(result: dict[str, Any]) -> str:
         "# What an adapter costs when pictures are made\n",
         f"Lily and PEFT's Lily with r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}; LoRA at the rank "
         f"with as many parameters; every attention projection, batch {batch}, {rounds} rounds. Time is that of the "
-        "bare model's forward pass. In a cell: LoRA, PEFT's Lily, Lily, and where there are four, Lily frozen and "
-        "fused.\n",
-        "| model | precision | bare, ms | time | operators a projection | file / parameters | attach, ms | load, ms |",
-        "|---|---|---|---|---|---|---|---|",
+        "bare model's forward pass; added, what the attention modules alone take longer, in percent of that pass. In a "
+        "cell: LoRA, PEFT's Lily, Lily, and where there are four, Lily frozen and fused.\n",
+        "| model | precision | bare, ms | time | added, % | operators a projection | file / parameters | attach, ms "
+        "| load, ms |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         filed = [row[name] for name in RIVALS if "bytes" in row[name]]
         cells = [
             ", ".join(f"{row[name]['forward']:.2f}" for name in RIVALS),
+            ", ".join(f"{100 * row[name]['added']:.1f}" for name in RIVALS if "added" in row[name]),
             ", ".join(f"{row[name]['operators']:g}" for name in RIVALS[:3]),
             ", ".join(f"{one['bytes_of_parameters']:.2f}" for one in filed),
             ", ".join(f"{one['attach_ms']:.0f}" for one in filed),
@@ -212,7 +239,16 @@ def page(result: dict[str, Any]) -> str:
         ]
         kind = row["precision"] + (", compiled" if row["compiled"] else "")
         lines.append(f"| {row['model']} (LoRA r={row['r_lora']}) | {kind} | {row['bare_ms']:g} | {' | '.join(cells)} |")
+    if not rows[0]["compiled"]:
+        ours = f"Lily adds {parts(rows, 'LoRA')} of what LoRA adds, {parts(rows, RIVALS[1])} of what PEFT's Lily adds."
+        lines += ["", ours]
     return "\n".join(lines)
+
+
+def parts(rows: list[dict[str, Any]], rival: str) -> str:
+    """What Lily adds to a pass by what a rival adds: the median of the rows, and in brackets their ends."""
+    found = [row["Lily"]["added"] / row[rival]["added"] for row in rows]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -40,6 +40,7 @@ def test_speed_measures_every_rival(tmp_path):
     assert row["Lily, frozen and fused"]["operators"] == 0
     assert row["Lily"]["bytes_of_parameters"] < 1.1 < row["PEFT's Lily"]["bytes_of_parameters"]
     assert all(row[name]["forward"] > 0 for name in speed.RIVALS)
+    assert all(row[name]["added"] > 0 for name in speed.RIVALS[:3])
 
 
 def test_training_speed_measures_both(tmp_path):
