@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import base_shapes, first_picture, render, speed, training_speed
 from benchmarks.fidelity import __main__ as fidelity
-from benchmarks.fidelity import ablations, no_more_drift, over_subjects, report, scores
+from benchmarks.fidelity import ablations, figure, no_more_drift, over_subjects, report, scores
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
 from lily_diffusion import base_model
 
@@ -160,7 +160,7 @@ def test_the_frontier_and_the_intervals():
         {"bytes": bytes_, "similarity": similarity}
         for bytes_, similarity in ((10, 0.5), (20, 0.4), (20, 0.6), (30, 0.6), (40, 0.7))
     ]
-    assert [(r["bytes"], r["similarity"]) for r in report.frontier(rows)] == [(10, 0.5), (20, 0.6), (40, 0.7)]
+    assert [(r["bytes"], r["similarity"]) for r in figure.frontier(rows)] == [(10, 0.5), (20, 0.6), (40, 0.7)]
     low, high = over_subjects.interval([0.4, 0.5, 0.6])
     assert 0.4 <= low < 0.5 < high <= 0.6
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fidelity import no_more_drift
+from benchmarks.fidelity.figure import figure
 from benchmarks.fidelity.learning import Cost
 from benchmarks.fidelity.methods import BUDGETS, METHODS
 from benchmarks.fidelity.over_subjects import Runs, by_subject, difference, interval, means, seeds_of
@@ -17,7 +18,6 @@ from benchmarks.measures import conditions, results_name, write_results
 from benchmarks.subjects import base_hash
 
 RIVAL = "lora"  # whose similarity the others' are compared with, subject by subject
-INK, OURS, THEIRS, RULE = "#1e1e22", "#c2410c", "#64748b", "#d4d4d8"
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -156,56 +156,3 @@ def _over(row: dict[str, Any]) -> str:
     if row["over_lora"] is None:
         return ""
     return "{:+.3f} ({:+.3f} to {:+.3f})".format(row["over_lora"], *row["over_lora_interval"])
-
-
-def frontier(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that no other beats in both bytes and similarity, by bytes."""
-    kept: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row["bytes"], -row["similarity"])):
-        if not kept or row["similarity"] > kept[-1]["similarity"]:
-            kept.append(row)
-    return kept
-
-
-def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
-    """Similarity against bytes, with the frontier; and against drift, where a line joins the rates of one method."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    drawing = Figure((15.0, 6.2), dpi=100, layout="constrained")
-    FigureCanvasAgg(drawing)
-    by_bytes, by_drift = drawing.subplots(1, 2, sharey=True)
-    edge = frontier(rows)
-    by_bytes.step([r["bytes"] for r in edge], [r["similarity"] for r in edge], where="post", color=RULE, linewidth=6)
-    for row in rows:
-        colour = OURS if no_more_drift.is_ours(row["method"]) else THEIRS
-        by_bytes.plot([row["bytes"]] * 2, row["interval"], color=colour, linewidth=1, alpha=0.5)
-        _point(by_bytes, row["bytes"], row, colour)
-        same = [r for r in others if (r["method"], r["budget"]) == (row["method"], row["budget"])]
-        line = sorted([row, *same], key=lambda r: r["rate"])
-        by_drift.plot([r["drift"] for r in line], [r["similarity"] for r in line], "-", color=colour, linewidth=1)
-        by_drift.plot([r["drift"] for r in same], [r["similarity"] for r in same], "o", color=colour, markersize=3)
-        _point(by_drift, row["drift"], row, colour)
-    by_bytes.set_xscale("log")
-    by_bytes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    by_bytes.xaxis.set_major_formatter(lambda bytes_, _: f"{bytes_ / 1e3:,.0f}")
-    by_bytes.xaxis.set_minor_formatter(NullFormatter())
-    by_bytes.set_xlabel("size of the file, kB", color=INK)
-    by_bytes.set_ylabel("similarity to unseen pictures of the subject", color=INK)
-    by_bytes.set_title(
-        "Above and to the left is better; the line is what nothing beats (·· least budget, · tiny, + medium)",
-        color=INK,
-        fontsize=10,
-    )
-    by_drift.set_xlabel("drift of pictures of other things", color=INK)
-    by_drift.set_title("Above and to the left is better; lines join learning rates", color=INK, fontsize=10)
-    for axes in (by_bytes, by_drift):
-        axes.spines[["top", "right"]].set_visible(False)
-    return drawing
-
-
-def _point(axes: Any, x: float, row: dict[str, Any], colour: str) -> None:
-    axes.plot(x, row["similarity"], "o", color=colour, markersize=6)
-    label = row["method"] + {"least": " ··", "tiny": " ·", "small": "", "medium": " +"}[row["budget"]]
-    axes.annotate(label, (x, row["similarity"]), (6, 3), textcoords="offset points", color=colour, fontsize=8)
