@@ -30,6 +30,6 @@ class Page(gr.Blocks):
         self, block_fn: Any, data: list, session_hash: str | None, run: str | None, final: bool, *rest: Any, **more: Any
     ) -> list:
         before = self.pending_diff_streams.get(session_hash, {}).get(run, [])
-        if not final:
+        if not final:  # an ellipsis equals no value, so what stands against it is sent whole
             before[:] = [old if old == new else ... for old, new in zip(before, data, strict=False)]
         return super().handle_streaming_diffs(block_fn, data, session_hash, run, final, *rest, **more)
