@@ -7,63 +7,24 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-import sys
+import random
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 
+from lily_diffusion.save_and_load import WEIGHT_NAME, read_file
+from lily_diffusion.training import train
+from lily_diffusion.training.checkpoints import list_checkpoints, read_progress
+
+from .forked import start
 from .training_base import arguments, base, pictures, same, weights  # noqa: F401
 
-KILLS = int(os.environ.get("LILY_KILLS", 8))
+KILLS = int(os.environ.get("LILY_KILLS", 6))
 STEPS = 4 * KILLS
-# Imports once and forks a process for every attempt, so that an attempt costs the run alone. Nothing has been computed
-# before the fork, so there are no threads to lose. Every other attempt is killed as soon as it begins to save.
-ATTEMPTS = """
-import os, random, signal, sys, time
-from pathlib import Path
-from lily_diffusion.save_and_load import WEIGHT_NAME, read_file
-from lily_diffusion.training import parse_args, train
-from lily_diffusion.training.checkpoints import list_checkpoints, read_progress, _read
-kills, argv = int(sys.argv[1]), sys.argv[2:]
-output, rng = Path(argv[argv.index("--output_dir") + 1]), random.Random(0)
-
-def attempt():
-    child = os.fork()
-    if child == 0:
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1), os.dup2(silence, 2)
-        train(parse_args([*argv, "--resume_from_checkpoint", "latest"]))
-        os._exit(0)
-    return child
-
-def steps():
-    return [int(p.name.split("-")[1]) for p in list_checkpoints(output)]
-
-def wait_for(condition, child):
-    while not condition():
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the run ended before it could be killed"
-        time.sleep(0.0005)
-
-for number in range(kills):
-    before = max(steps(), default=0)
-    child = attempt()
-    wait_for(lambda: max(steps(), default=0) > before, child)
-    if number % 2:
-        wait_for(lambda: any(output.glob(".checkpoint-*.writing")), child)
-    time.sleep(rng.uniform(0, 0.02 if number % 2 else 0.06))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    for checkpoint in list_checkpoints(output):
-        read_progress(checkpoint), read_file(checkpoint / WEIGHT_NAME)
-        for part in checkpoint.glob("*.pt"):
-            _read(part)
-    hidden = [p.name for p in output.iterdir() if p.name.startswith(".checkpoint")]
-    print("killed after", max(steps()), hidden)
-    assert len(hidden) <= 1, hidden
-assert max(steps(), default=0) < int(argv[argv.index("--max_train_steps") + 1])
-assert os.waitpid(attempt(), 0)[1] == 0
-"""
 
 
 def losses(folder: Path) -> dict[int, str]:
@@ -71,20 +32,44 @@ def losses(folder: Path) -> dict[int, str]:
         return {int(row["step"]): row["loss"] for row in csv.DictReader(file)}
 
 
+def reached(folder: Path) -> int:
+    return max((int(path.name.split("-")[1]) for path in list_checkpoints(folder)), default=0)
+
+
+def wait_for(condition: Callable[[], bool], child: BaseProcess) -> None:
+    while not condition():
+        assert child.is_alive(), "the run ended before it could be killed"
+        time.sleep(0.0005)
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(arguments, tmp_path):  # noqa: F811
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(arguments):  # noqa: F811
     flags = {
         "max_train_steps": STEPS, "checkpointing_steps": 1, "checkpoints_total_limit": 2, "lily_dropout": 0.1,
         "random_flip": True, "use_ema": True, "resume_from_checkpoint": "latest",
     }  # fmt: skip
-    script, environment = tmp_path / "attempts.py", {**os.environ, "OMP_NUM_THREADS": "1"}
-    script.write_text(ATTEMPTS)
-    for name, kills in (("whole", 0), ("killed", KILLS)):
-        given = {n: v for n, v in vars(arguments(name, **flags)).items() if v not in (None, False)}
-        argv = [word for n, v in given.items() for word in ([f"--{n}"] if v is True else [f"--{n}", str(v)])]
-        command = [sys.executable, str(script), str(kills), *argv]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-        assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:]
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
-    assert not [p for p in (tmp_path / "killed").rglob("*") if p.name.startswith(".")]
+    whole = train(arguments("whole", **flags)).output_dir
+    args = arguments("killed", **flags)
+    killed, rng = Path(args.output_dir), random.Random(0)
+    for number in range(KILLS):
+        before = reached(killed)
+        child = start(train, args)
+        wait_for(lambda before=before: reached(killed) > before, child)
+        saves = number % 2  # every other one is killed as soon as it begins to save
+        if saves:
+            wait_for(lambda: any(killed.glob(".checkpoint-*.writing")), child)
+        time.sleep(rng.uniform(0, 0.02 if saves else 0.06))
+        child.kill()
+        child.join()
+        for checkpoint in list_checkpoints(killed):
+            read_progress(checkpoint), read_file(checkpoint / WEIGHT_NAME)
+            for part in checkpoint.glob("*.pt"):
+                torch.load(part, weights_only=True)
+        assert len([path for path in killed.iterdir() if path.name.startswith(".checkpoint")]) <= 1
+    assert reached(killed) < STEPS
+    last = start(train, args)
+    last.join()
+    assert last.exitcode == 0
+    assert same(weights(whole), weights(killed))
+    assert losses(whole) == losses(killed)
+    assert not [path for path in killed.rglob("*") if path.name.startswith(".")]

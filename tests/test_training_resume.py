@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,11 +13,11 @@ import torch
 from lily_diffusion.training import TrainingError, train
 from lily_diffusion.training.checkpoints import list_checkpoints, random_states, set_random_states
 
+from .forked import start
 from .training_base import same, weights
 
 pytest_plugins = ("tests.training_base",)  # its fixtures: base, pictures, arguments
 
-SCRIPT = Path(__file__).parent.parent / "train_scripts" / "train_dreambooth_lily.py"
 LONG = {"lily_dropout": 0.3, "random_flip": True, "lr_scheduler": "cosine", "gradient_accumulation_steps": 2}
 
 
@@ -50,26 +48,18 @@ def test_a_killed_process_can_be_resumed_to_the_same_bits(arguments):
     flags = {"max_train_steps": 16, "checkpointing_steps": 2, **LONG}
     whole = train(arguments("whole", **flags))
     args = arguments("killed", **flags)
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *_argv(args)],
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(train, args)
     deadline = time.monotonic() + 60
-    while "checkpoint-4" not in names(args) and process.poll() is None and time.monotonic() < deadline:
+    while "checkpoint-4" not in names(args) and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     reached = int(names(args)[-1].split("-")[1])
     assert 4 <= reached < 16
     resumed = train(arguments("killed", resume_from_checkpoint="latest", **flags))
     assert len(resumed.losses) == 16 - reached and resumed.losses == whole.losses[reached:]
     assert same(weights(whole.output_dir), weights(resumed.output_dir))
-
-
-def _argv(args) -> list[str]:
-    given = {name: value for name, value in vars(args).items() if value not in (None, False)}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
 
 
 def test_only_so_many_checkpoints_are_kept(arguments):

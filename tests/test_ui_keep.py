@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.forked import start
 from ui.keeping import whole_files
 from ui.keeping.history import History, HistoryError
 from ui.keeping.recipe import Recipe, UsedAdapter, read_png
@@ -106,29 +104,20 @@ def test_a_new_picture_is_in_the_index_at_once(history):
     assert opened(history.root).path(picture_id) == path and history.find()[0].seed == 77
 
 
-KILLED = """
-import sys, threading
-from pathlib import Path
-from PIL import Image
-from tests.test_ui_keep import RECIPE, opened
-from ui.pipeline import drawing
-root = Path(sys.argv[1]); history = opened(root); image = Image.effect_noise((400, 400), 50).convert("RGB")
-print("go", flush=True)
-while True:
-    history.add(drawing.save(image, RECIPE, root), RECIPE)
-"""
+def keep_saving(root):
+    history, image = opened(root), Image.effect_noise((400, 400), 50).convert("RGB")
+    while True:
+        history.add(drawing.save(image, RECIPE, root), RECIPE)
 
 
 def test_kill_minus_9_while_saving_leaves_whole_pictures_only(tmp_path):
     for kill in range(3):
-        command = [sys.executable, "-c", KILLED, str(tmp_path)]
-        run = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
-        run.stdout.readline()
+        run = start(keep_saving, tmp_path)
         end = time.monotonic() + 60
         while len(list(tmp_path.glob("2*/*.png"))) < 3 * (kill + 1) and time.monotonic() < end:
             time.sleep(0.01)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
     found = opened(tmp_path).find()
     assert len(found) >= 9 and len(found) == min(60, len(list(tmp_path.glob("2*/*.png"))))
     for entry in found:

@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from lily_diffusion import load_lily_weights, unload_lily_weights
 from lily_diffusion.base_model import load_pipeline
+from tests.forked import CONTEXT, start
 from tests.test_ui_session import save_adapter
+from ui.export.exporting import Wish, export
 from ui.keeping.recipe import read_png
+from ui.messages import Order, Picture
+from ui.pipeline.jobs import Job
 from ui.session import Session
 
 KILLS = 3
-WORK = """
-import sys, threading
-from dataclasses import replace
-from pathlib import Path
-from ui.export.exporting import Wish, export
-from ui.pipeline.jobs import Job
-from ui.messages import Order, Picture
-from ui.session import Session
 
-root = Path(sys.argv[1])
-session = Session(adapters_dir=root / "adapters", output_dir=root / "out")
-first = next(card.id for card in session.cards() if card.name == "first")
-order = Order("a cat", "", 1, 3.0, 64, 64, -1, 3, {first: 0.5})
 
-def forever(work):
-    while True:
-        work()
+def work(root, ready):
+    session = Session(adapters_dir=root / "adapters", output_dir=root / "out")
+    first = next(card.id for card in session.cards() if card.name == "first")
+    order = Order("a cat", "", 1, 3.0, 64, 64, -1, 3, {first: 0.5})
+    wish = Wish("baked", "lily", ("a cat",), ())
 
-def draw():
-    list(session.generate(order))
+    def draw():
+        list(session.generate(order))
 
-def add():
-    session.add_adapter(root / "adapters" / "first.safetensors", "added.safetensors")
-    made = [event for event in session.generate(replace(order, count=1)) if isinstance(event, Picture)]
-    session.presets.save("kept", made[0].recipe)
+    def add():
+        session.add_adapter(root / "adapters" / "first.safetensors", "added.safetensors")
+        made = [event for event in session.generate(replace(order, count=1)) if isinstance(event, Picture)]
+        session.presets.save("kept", made[0].recipe)
 
-def bake():
-    list(Job(session).events(lambda job: export(job, replace(order, steps=1), Wish("baked", "lily", ("a cat",), ()))))
+    def bake():
+        list(Job(session).events(lambda job: export(job, replace(order, steps=1), wish)))
 
-for work in (draw, add, bake):
-    threading.Thread(target=forever, args=(work,), daemon=True).start()
-print("ready", flush=True)
-threading.Event().wait()
-"""
+    def forever(work):
+        while True:
+            work()
+
+    for task in (draw, add, bake):
+        threading.Thread(target=forever, args=(task,), daemon=True).start()
+    ready.set()
+    threading.Event().wait()
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +62,12 @@ def root(tmp_path_factory):
 def test_what_is_listed_after_a_kill_is_whole(root):
     rng = random.Random(0)
     for _ in range(KILLS):
-        command = [sys.executable, "-c", WORK, str(root)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
-        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        ready = CONTEXT.Event()
+        child = start(work, root, ready)
+        assert ready.wait(60)
         time.sleep(rng.uniform(0.5, 2.5))
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        child.kill()
+        child.join()
     session = Session(adapters_dir=root / "adapters", output_dir=root / "out")
     cards, pictures = session.cards(), session.history.find()
     assert len(cards) > 2 and len(pictures) >= KILLS
