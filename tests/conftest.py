@@ -1,5 +1,6 @@
 """Tiny models made from diffusers' real classes, and the order of the tests."""
 
+import gc
 from collections import Counter
 
 import pytest
@@ -14,6 +15,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     count = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in slow, -count[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, which training calls often, need not look through it again."""
+    gc.freeze()
 
 
 def tiny_sd15() -> UNet2DConditionModel:

@@ -53,6 +53,7 @@ def test_the_facts_are_those_of_the_run(arguments, tmp_path):
     assert reports.training_facts(run)["held-out loss"] == "0.5000 over 2 noise levels"
 
 
+@pytest.mark.usefixtures("drawn_losses")
 def test_a_run_folder_shows_itself(arguments, held_out):
     flags = {"validation_prompt": ["a sks robot"], "num_validation_images": 1, "validation_inference_steps": 1}
     result = train(arguments(validation_data_dir=held_out, instance_prompt="a sks robot", validation_steps=2, **flags))

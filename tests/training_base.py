@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lily_diffusion import WEIGHT_NAME, base_model
-from lily_diffusion.training import parse_args
+from lily_diffusion.training import parse_args, saving
+from lily_diffusion.training.loss_plot import draw_losses
 
 
 def save_tiny_pipeline(folder: Path, prediction_type: str = "epsilon") -> Path:
@@ -66,8 +67,12 @@ def pictures(tmp_path) -> Path:
 
 
 @pytest.fixture
-def arguments(base, pictures, tmp_path):
-    """A function that makes the arguments of a short run; flags given to it win."""
+def arguments(base, pictures, tmp_path, monkeypatch):
+    """A function that makes the arguments of a short run; flags given to it win.
+
+    Drawing the losses after each of four steps would take longer than the run; `drawn_losses` is for tests of that.
+    """
+    monkeypatch.setattr(saving, "draw_losses", lambda history: None)
 
     def make(output: str = "out", **flags) -> argparse.Namespace:
         values = {
@@ -85,6 +90,11 @@ def arguments(base, pictures, tmp_path):
         return parse_args(argv)
 
     return make
+
+
+@pytest.fixture
+def drawn_losses(arguments, monkeypatch):
+    monkeypatch.setattr(saving, "draw_losses", draw_losses)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
