@@ -95,6 +95,7 @@ def compare(subject: Subject, precision: str, rounds: int, compiled: bool) -> di
         models[name], savers[name] = put(name, base, rank)
     operators = {name: operators_each(models[name], models["bare"], inputs) for name in RIVALS}
     if compiled:
+        torch._dynamo.reset()  # it compiles only so many models of one class
         models = {name: torch.compile(model) for name, model in models.items()}
     calls = {name: forward(model.eval(), inputs) for name, model in models.items()}
     times = rotate(calls, rounds)

@@ -42,6 +42,8 @@ def route(h: torch.Tensor, router: torch.Tensor, routing: str) -> torch.Tensor:
 
 def mix(p: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """Mix the experts B of shape (num_B, r, out) by p (..., num_B) into (..., r, out)."""
+    if torch.compiler.is_compiling():  # a sum is fused with what is around it; a product of so few rows is slow
+        return (p[..., None, None] * B).sum(-3)
     return (p @ B.flatten(1)).view(*p.shape[:-1], *B.shape[1:])
 
 
@@ -86,6 +88,7 @@ def add(
     on r and num_B numbers a token. Where the experts are mixed before they meet the tokens, the scaling and the sum
     with y are part of that last product, so that neither the update nor anything else as large is kept for backward.
     Where no gradient is recorded, the sum takes the place of y: the memory of a new one costs as much as the product.
+    A compiler is given plain sums, which it fuses with what comes before and after.
     """
     kind = x.device.type
     autocast = torch.is_autocast_enabled(kind)
@@ -98,6 +101,9 @@ def add(
             p, scaling = p * scaling, 1.0
         h, mixed = h.to(y.dtype), mix(p, B).to(y.dtype)  # (r, out) or (batch, r, out)
         first, product = (0, "addmm") if mixed.ndim == 2 else (1, "baddbmm")
+        flat, h = y.flatten(first, -2), h.flatten(first, -2)
+        if torch.compiler.is_compiling():
+            return (flat + scaling * (h @ mixed)).view(y.shape)
         if not torch.is_grad_enabled():
             product += "_"  # in place
-        return getattr(y.flatten(first, -2), product)(h.flatten(first, -2), mixed, alpha=scaling).view(y.shape)
+        return getattr(flat, product)(h, mixed, alpha=scaling).view(y.shape)

@@ -96,6 +96,19 @@ def test_add_is_y_and_delta_in_values_and_gradients(routing, middle, scaling):
         torch.testing.assert_close(our, their, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("middle", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("routing", functional.ROUTINGS)
+def test_add_is_the_same_when_compiled(routing, middle):
+    torch.compiler.reset()
+    y, *given = tensors(routing, middle=middle)
+    compiled = torch.compile(functional.add, fullgraph=True, backend="eager")(y, *given, 1.7, routing)
+    plain = functional.add(y, *given, 1.7, routing)
+    torch.testing.assert_close(compiled, plain, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(y)
+    ours, theirs = (torch.autograd.grad((out * weight).sum(), [y, *given]) for out in (compiled, plain))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("routing", functional.ROUTINGS)
 def test_add_with_half_precision_beside_float32_weights(routing):
     y, x, *weights = tensors(routing, torch.float32)

@@ -147,7 +147,7 @@ METHODS = {
         Method("vera", _vera, (64, 128, 256, 512, 1024, 2560), 2e-2),
         Method("randlora", _randlora, RANKS, 2e-3),
         Method("fourierft", functools.partial(by_peft, "FourierFTConfig", "n_frequency"),
-               (172, 344, 687, 1375, 2750, 4096), 5e-2),
+               (172, 344, 687, 1375, 2750, 4096), 2e-3),
         Method("unilora", functools.partial(by_peft, "UniLoraConfig", "theta_d_length", r=32),
                tuple(BUDGETS.values()), 2e-2),
         Method("textual-inversion", textual_inversion, (1,), 2e-2, sized=False),
