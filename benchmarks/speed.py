@@ -17,7 +17,7 @@ import argparse
 import functools
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,33 +216,40 @@ def load(name: str, model: Any, folder: str) -> None:
 
 def page(result: dict[str, Any]) -> str:
     rows, batch, rounds = result["rows"], result["batch"], result["rounds"]
+    compiled = rows[0]["compiled"]
     lines = [
-        "# What an adapter costs when pictures are made\n",
+        f"# What an adapter costs when pictures are made{' by a compiled model' if compiled else ''}\n",
         f"Lily and PEFT's Lily with r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}; LoRA at the rank "
         f"with as many parameters; every attention projection, batch {batch}, {rounds} rounds. Time is that of the "
         "bare model's forward pass; added, what the attention modules alone take longer, in percent of that pass. In a "
         "cell: LoRA, PEFT's Lily, Lily, and where there are four, Lily frozen and fused.\n",
-        "| model | precision | bare, ms | time | added, % | operators a projection | file / parameters | attach, ms "
-        "| load, ms |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        filed = [row[name] for name in RIVALS if "bytes" in row[name]]
-        cells = [
-            ", ".join(f"{row[name]['forward']:.2f}" for name in RIVALS),
-            ", ".join(f"{100 * row[name]['added']:.1f}" for name in RIVALS),
-            ", ".join(f"{row[name]['operators']:g}" for name in RIVALS[:3]),
-            ", ".join(f"{one['bytes_of_parameters']:.2f}" for one in filed),
-            ", ".join(f"{one['attach_ms']:.0f}" for one in filed),
-            ", ".join(f"{one['load_ms']:.0f}" for one in filed),
-        ]
-        kind = row["precision"] + (", compiled" if row["compiled"] else "")
-        lines.append(f"| {row['model']} (LoRA r={row['r_lora']}) | {kind} | {row['bare_ms']:g} | {' | '.join(cells)} |")
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "model": lambda row: f"{row['model']} (LoRA r={row['r_lora']})",
+        "precision": lambda row: row["precision"],
+        "bare, ms": lambda row: f"{row['bare_ms']:g}",
+        "time": each(lambda one: f"{one['forward']:.2f}"),
+        "added, %": each(lambda one: f"{100 * one['added']:.1f}"),
+    }
+    if not compiled:
+        columns |= {
+            "operators a projection": each(lambda one: f"{one['operators']:g}", RIVALS[:3]),
+            "file / parameters": each(lambda one: f"{one['bytes_of_parameters']:.2f}", RIVALS[:3]),
+            "attach, ms": each(lambda one: f"{one['attach_ms']:.0f}", RIVALS[:3]),
+            "load, ms": each(lambda one: f"{one['load_ms']:.0f}", RIVALS[:3]),
+        }
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(cell(row) for cell in columns.values())} |" for row in rows]
     said = f"Lily adds {parts(rows, 'LoRA')} of what LoRA adds, {parts(rows, RIVALS[1])} of what PEFT's Lily adds."
-    if not rows[0]["compiled"]:
+    if not compiled:
         ours, theirs = (statistics.median(row[name]["switch_ms"] for row in rows) for name in ("Lily", "LoRA"))
         said += f" Another weight is set in {ours:.1f} ms, LoRA's in {theirs:.1f}."
     return "\n".join([*lines, "", said])
+
+
+def each(said: Callable[[dict[str, Any]], str], names: Sequence[str] = RIVALS) -> Callable[[dict[str, Any]], str]:
+    """A cell of a row: what is said of each of the rivals."""
+    return lambda row: ", ".join(said(row[name]) for name in names)
 
 
 def parts(rows: list[dict[str, Any]], rival: str) -> str:

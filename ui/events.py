@@ -14,8 +14,8 @@ PIPELINE: dict[str, Any] = {**PRIVATE, "concurrency_id": "pipeline", "concurrenc
 FOLDER: dict[str, Any] = {**PRIVATE, "concurrency_id": "folder", "concurrency_limit": 4, "show_progress": "hidden"}
 QUICK: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}  # its errors are not shown
 
-# For what is shown and hidden while something runs, other than rows and columns, which do not know it. What is made
-# with False is not on the page at all, and a slow browser, still busy with adding it, can miss what it is told next.
+# For what is shown and hidden while something runs, other than rows and columns, which do not know it: it stays on the
+# page, where False would take it off and build it anew.
 HIDDEN: Any = "hidden"
 
 
