@@ -61,6 +61,13 @@ def paced(paces: dict[str, float], pipe: Any, r: int) -> Learner:
     return learner
 
 
+def falling(put: Callable[..., Learner], pipe: Any, r: int) -> Learner:
+    """A method whose learning rate falls to zero."""
+    learner = put(pipe, r)
+    learner.falls = True
+    return learner
+
+
 def pairs(std: float, adapter: Any) -> None:
     """Experts in pairs +N and -N under routers of zero: the update is zero, and yet every expert is another."""
     for B in adapter.lily_B:
@@ -112,8 +119,10 @@ VARIANTS: dict[str, Callable[..., Learner]] = {
     "routers learn 10 times faster": functools.partial(paced, {"lily_router": 10.0}),
     "B learns 4 times faster": functools.partial(paced, {"lily_B": 4.0}),
     "A learns 4 times faster": functools.partial(paced, {"lily_A": 4.0}),
+    "the rate falls to zero": functools.partial(falling, lily),
     "dropout=0.1": functools.partial(lily, dropout=0.1),
     "LoRA": METHODS["lora"].put,
+    "LoRA, the rate falls to zero": functools.partial(falling, METHODS["lora"].put),
     "DoRA": METHODS["dora"].put,
 }
 

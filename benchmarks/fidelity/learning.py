@@ -66,7 +66,7 @@ def named(subject: str, word: str, colour: str, style: str = "plain") -> str:
 def learn(
     family: Family, learner: Learner, given: Lesson, subject: str, rate: float, steps: int, batch: int, seed: int
 ) -> Outcome:
-    """Train what the learner trains, for some steps at a constant rate."""
+    """Train what the learner trains, for some steps."""
     model = TrainedModel(family.denoiser, learner.adapters).train()
     losses = batch_losses(family, model, learner.word, given, subject, batch, seed)
     started = time.process_time()
@@ -78,12 +78,14 @@ def learn(
     paces = learner.paces or [1.0] * len(learner.trained)
     groups = [{"params": [p], "lr": rate * pace} for p, pace in zip(learner.trained, paces, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
+    pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps if learner.falls else 1.0)
     recent: list[float] = []
     for loss in itertools.islice(losses, steps):
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.trained, 1.0)
         optimizer.step()
+        pace.step()
         recent.append(loss.item())
     model.eval()
     tail = recent[-max(1, steps // 10) :]

@@ -31,6 +31,7 @@ class Learner:
     file_bytes: Callable[[], int]  # of the file that the method's own tool writes, in float32
     word: str = "sks"  # that stands for the subject in prompts
     paces: list[float] | None = None  # multipliers of the learning rate, one for each of `trained`
+    falls: bool = False  # the learning rate, to zero; otherwise it stays
     start: GradientStart | None = None  # what looks at a few batches before the first step
     adapters: dict[str, LilyAdapter] = field(default_factory=dict)  # that are no part of the model they are put on
 
