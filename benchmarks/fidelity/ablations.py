@@ -61,9 +61,9 @@ def paced(paces: dict[str, float], pipe: Any, r: int) -> Learner:
     return learner
 
 
-def falling(put: Callable[..., Learner], pipe: Any, r: int) -> Learner:
-    """A method whose learning rate falls to zero."""
-    learner = put(pipe, r)
+def falling(pipe: Any, r: int) -> Learner:
+    """Lily with a learning rate that falls to zero."""
+    learner = lily(pipe, r)
     learner.falls = True
     return learner
 
@@ -119,10 +119,9 @@ VARIANTS: dict[str, Callable[..., Learner]] = {
     "routers learn 10 times faster": functools.partial(paced, {"lily_router": 10.0}),
     "B learns 4 times faster": functools.partial(paced, {"lily_B": 4.0}),
     "A learns 4 times faster": functools.partial(paced, {"lily_A": 4.0}),
-    "the rate falls to zero": functools.partial(falling, lily),
+    "the rate falls to zero": falling,
     "dropout=0.1": functools.partial(lily, dropout=0.1),
     "LoRA": METHODS["lora"].put,
-    "LoRA, the rate falls to zero": functools.partial(falling, METHODS["lora"].put),
     "DoRA": METHODS["dora"].put,
 }
 
