@@ -21,7 +21,8 @@ from .sharing import TEXT_ENCODERS, Group
 METADATA_KEY = "lily_adapter_metadata"
 SAFETENSORS_NAME = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-DENOISER_ONLY, WITH_TEXT_ENCODERS = "1", "2"  # lily_format_version
+VERSION = "3"  # lily_format_version
+ROUTER_A_LAYER = ("1", "2")  # versions whose routers are a tensor each
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def make_header(
     }
     return {
         "format": "pt",
-        "lily_format_version": _version({component, *others}),
-        METADATA_KEY: json.dumps(ours, sort_keys=True),
+        "lily_format_version": VERSION,
+        METADATA_KEY: json.dumps(ours, sort_keys=True, separators=(",", ":")),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{model_class}/lily",
         "modelspec.implementation": "https://arxiv.org/abs/2407.09946",
@@ -129,11 +130,8 @@ def parse_header(metadata: Mapping[str, str], dtypes: Mapping[str, str], name: s
     if METADATA_KEY not in metadata:
         raise ValueError(_foreign(dtypes, name))
     version = metadata.get("lily_format_version")
-    if version not in (DENOISER_ONLY, WITH_TEXT_ENCODERS):
-        raise ValueError(
-            f"{name} has format version {version!r} and this library reads {DENOISER_ONLY} and {WITH_TEXT_ENCODERS}; "
-            "update it."
-        )
+    if version not in (*ROUTER_A_LAYER, VERSION):
+        raise ValueError(f"{name} has format version {version!r} and this library reads 1 to {VERSION}; update it.")
     unknown = sorted(set(dtypes.values()) - DTYPES.keys())
     if unknown or not dtypes:
         raise ValueError(f"{name} holds {'tensors of type ' + ', '.join(unknown) if unknown else 'no tensors'}.")
@@ -158,8 +156,6 @@ def parse_header(metadata: Mapping[str, str], dtypes: Mapping[str, str], name: s
         raise ValueError(f"The header of {name} is damaged ({type(error).__name__}: {error}).") from None
     if not sound or any(part.fingerprint != fingerprint(part.model_class, part.groups) for part in header.parts):
         raise ValueError(f"The header of {name} is damaged: its map of groups contradicts itself.")
-    if version != _version({part.component for part in header.parts}):
-        raise ValueError(f"The header of {name} is damaged: its format version {version} is not that of its parts.")
     return header
 
 
@@ -171,11 +167,6 @@ def check_denoiser_only(header: LilyHeader, name: str, action: str) -> None:
             f"{name} has a part for {' and '.join(others)}, which {action}; to go on with the denoiser's part alone, "
             "load the file into the pipeline and save that part by itself: save_lily_weights(pipe.unet, ...)."
         )
-
-
-def _version(components: set[str]) -> str:
-    """Readers of the first version know only denoisers, so a file with more has the second."""
-    return WITH_TEXT_ENCODERS if components & set(TEXT_ENCODERS) else DENOISER_ONLY
 
 
 def _part(adapter: LilyAdapter, component: str, model_class: str) -> dict[str, Any]:

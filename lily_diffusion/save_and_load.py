@@ -17,15 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from .adapter import LilyAdapter
-from .header import LilyHeader, content_hash, parse_header
+from .header import ROUTER_A_LAYER, LilyHeader, content_hash, parse_header
 
 WEIGHT_NAME = "pytorch_lily_weights.safetensors"
 MAX_HEADER = 16 * 2**20  # bytes
 
 
 def adapter_state_dict(adapter: LilyAdapter, component: str) -> dict[str, torch.Tensor]:
-    """Every tensor of one part once, by its key in the file."""
-    return {key: parameter.detach() for key, parameter in _named(adapter, component)}
+    """Every tensor of one part once, by its key in the file; the routers of a group are one tensor."""
+    own = adapter.state_dict()
+    return {
+        key: torch.stack([own[name] for name in names]) if _is_of_routers(key) else own[names[0]]
+        for key, names in _places(adapter, component).items()
+    }
 
 
 def write_file(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
@@ -98,7 +102,12 @@ def build_adapters(header: LilyHeader, tensors: Mapping[str, torch.Tensor], name
     """
     with torch.device("meta"):
         adapters = {part.component: LilyAdapter(part.config, part.groups) for part in header.parts}
-    wanted = {key: p for component, adapter in adapters.items() for key, p in _named(adapter, component)}
+    wanted: dict[str, torch.Tensor] = {}
+    for component, adapter in adapters.items():
+        wanted |= adapter_state_dict(adapter, component)
+    written = tensors
+    if header.metadata["lily_format_version"] in ROUTER_A_LAYER:
+        tensors = _with_stacked_routers(header, tensors)
     for problem, keys in (
         ("lacks", [k for k in wanted if k not in tensors]),
         ("has unexpected", [k for k in tensors if k not in wanted]),
@@ -107,25 +116,38 @@ def build_adapters(header: LilyHeader, tensors: Mapping[str, torch.Tensor], name
     ):
         if keys:
             raise ValueError(f"{name} {problem} tensors: {len(keys)} of {len(wanted)}, first {keys[0]}.")
-    if content_hash(tensors) != header.content_hash:
+    if content_hash(written) != header.content_hash:
         raise ValueError(f"The tensors of {name} are not those that were written: its content hash differs.")
     for component, adapter in adapters.items():
-        keys = [key for key, _ in _named(adapter, component)]
-        places = [place for place, _ in adapter.named_parameters()]
-        adapter.load_state_dict({p: tensors[k].clone() for p, k in zip(places, keys, strict=True)}, assign=True)
+        own: dict[str, torch.Tensor] = {}
+        for key, names in _places(adapter, component).items():
+            own |= zip(names, tensors[key].unbind() if _is_of_routers(key) else [tensors[key]], strict=True)
+        adapter.load_state_dict({place: tensor.clone() for place, tensor in own.items()}, assign=True)
     return adapters
 
 
-def _named(adapter: LilyAdapter, component: str) -> list[tuple[str, torch.nn.Parameter]]:
-    """(key in the file, parameter) in the order of ``adapter.named_parameters()``."""
-    layers = iter(adapter.layers)  # group by group, as the routers are
-    return [
-        (
-            f"{component}.{next(layers)}.lily_router" if name.startswith("lily_router") else f"{component}.{name}",
-            parameter,
-        )
-        for name, parameter in adapter.named_parameters()
-    ]
+def _places(adapter: LilyAdapter, component: str) -> dict[str, list[str]]:
+    """Key in the file -> names of the parameters that its tensor holds."""
+    places: dict[str, list[str]] = {}
+    for name, _ in adapter.named_parameters():
+        stored = name.rpartition(".")[0] if name.startswith("lily_router") else name
+        places.setdefault(f"{component}.{stored}", []).append(name)
+    return places
+
+
+def _is_of_routers(key: str) -> bool:
+    return ".lily_router." in key
+
+
+def _with_stacked_routers(header: LilyHeader, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a file of the first versions, where each router is a tensor, as they are stored now."""
+    stacked = dict(tensors)
+    for part in header.parts:
+        for number, group in enumerate(part.groups):
+            keys = [f"{part.component}.{layer}.lily_router" for layer in group.layers]
+            if stacked.keys() >= {*keys} and len({stacked[key].shape for key in keys}) == 1:
+                stacked[f"{part.component}.lily_router.{number}"] = torch.stack([stacked.pop(key) for key in keys])
+    return stacked
 
 
 def _raw_header(path: Path) -> dict[str, Any]:

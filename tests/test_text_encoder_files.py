@@ -63,7 +63,7 @@ def test_the_header_tells_all_parts(case, tmp_path):
     header = read_lily_header(path)
     assert [part.component for part in header.parts] == case.components and header.base_model == "some/base"
     assert [part.model_class for part in header.parts] == [type(m).__name__ for m in case.models.values()]
-    assert header.metadata["lily_format_version"] == "2"
+    assert header.metadata["lily_format_version"] == "3"
     assert header.num_parameters == sum(t.numel() for t in load_file(path).values())
     keys = {key.partition(".")[0] for key in load_file(path)}
     assert keys == set(case.components)
@@ -99,7 +99,7 @@ def test_one_model_saves_its_part_alone(sd, tmp_path):
         unload_lily_weights(sd.pipe)
 
 
-def test_a_file_without_text_encoders_is_still_of_the_first_version(sd, tmp_path):
+def test_a_file_of_a_denoiser_alone(sd, tmp_path):
     torch.manual_seed(0)
     adapter = awaken(attach(sd.pipe.unet, LilyConfig(r=2, num_B=2, target_modules=("attn2.to_k",)), "a"))
     path = save_lily_weights(sd.pipe, tmp_path, trigger_words=["sks"], base_model="some/base")
@@ -124,15 +124,35 @@ def test_a_file_without_text_encoders_is_still_of_the_first_version(sd, tmp_path
     }
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    assert metadata[KEY] == json.dumps(expected, sort_keys=True) and metadata["lily_format_version"] == "1"
+    assert metadata[KEY] == json.dumps(expected, sort_keys=True, separators=(",", ":"))
+    assert metadata["lily_format_version"] == "3"
     fields = ("sai_model_spec", "architecture", "implementation", "title", "date", "hash_sha256", "trigger_phrase")
     assert set(metadata) == {"format", "lily_format_version", KEY, *(f"modelspec.{field}" for field in fields)}
-    routers = [f"unet.{layer}.lily_router" for layer in group.layers]
-    assert sorted(load_file(path)) == sorted(["unet.lily_A.0.0", "unet.lily_B.0", *routers])
+    assert sorted(load_file(path)) == ["unet.lily_A.0.0", "unet.lily_B.0", "unet.lily_router.0"]
     adapted = sd.draw()
     unload_lily_weights(sd.pipe)
     load_lily_weights(sd.pipe, path)
     assert torch.equal(sd.draw(), adapted) and get_list_adapters(sd.pipe) == {"unet": ["default_0"]}
+
+
+def test_files_whose_routers_are_a_tensor_each_are_read(sd, tmp_path):
+    """As files of the first two versions have them."""
+    adapted = sd.adapt("a")
+    path = save_lily_weights(sd.pipe, tmp_path)
+    tensors, header = load_file(path), read_lily_header(path)
+    for part in header.parts:
+        for number, group in enumerate(part.groups):
+            stacked = tensors.pop(f"{part.component}.lily_router.{number}")
+            for layer, router in zip(group.layers, stacked, strict=True):
+                tensors[f"{part.component}.{layer}.lily_router"] = router.clone()
+    ours = {**json.loads(header.metadata[KEY]), "content_hash": content_hash(tensors)}
+    save_file(tensors, path, {**header.metadata, "lily_format_version": "2", KEY: json.dumps(ours)})
+    unload_lily_weights(sd.pipe)
+    load_lily_weights(sd.pipe, path)
+    assert torch.equal(sd.draw(), adapted)
+    first = f"unet.{header.groups[0].layers[0]}.lily_router"
+    with pytest.raises(ValueError, match=r"lacks tensors: 1 of .*lily_router"):
+        load_lily_weights(sd.pipe, rewrite(path, drop=[first]), "b")
 
 
 def rewrite(path, tensors=None, header=None, drop=(), part=None):
@@ -155,8 +175,7 @@ def first(**change):
 
 B = "text_encoder.lily_B.0"
 BAD = {
-    "first version": (lambda p: rewrite(p, header={"lily_format_version": "1"}), "version 1 is not that of its parts"),
-    "no further part": (lambda p: rewrite(p, part=lambda parts: []), "version 2 is not that of its parts"),
+    "no further part": (lambda p: rewrite(p, part=lambda parts: []), "unexpected tensors.*text_encoder"),
     "not a list": (lambda p: rewrite(p, part=lambda parts: 3), "is damaged"),
     "not a dict": (lambda p: rewrite(p, part=lambda parts: ["text_encoder"]), "is damaged"),
     "twice": (lambda p: rewrite(p, part=lambda parts: parts * 2), "is damaged"),
