@@ -183,6 +183,6 @@ def test_lily_beside_a_rival_costs_no_more():
         ("lily", "medium", 1e-3): runs(400, 0.9, 0.1),  # is larger
     }
     (row,) = no_more_drift.pairs(groups)
-    assert (row["rival"], row["ours"]) == (["lora", "small", 1e-2], ["lily", "small", 1e-3])
+    assert (row["rival"], row["ours"]) == (("lora", "small", 1e-2), ("lily", "small", 1e-3))
     assert row["differences"]["similarity"] == [0.1, 0.1, 0.1]
     assert "+0.100 (+0.100 to +0.100)" in no_more_drift.table([row])[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.fidelity.over_subjects import Runs, difference, means
+from benchmarks.fidelity.over_subjects import Runs, difference, seeds_of
 
 SCORES = ("similarity", "styled_similarity", "style", "colour", "drift")
 LARGER, MORE = 1.05, 0.002  # times the bytes, and drift, that still count as no more
@@ -13,24 +13,26 @@ LARGER, MORE = 1.05, 0.002  # times the bytes, and drift, that still count as no
 def pairs(groups: dict[tuple[str, str, float], Runs]) -> list[dict[str, Any]]:
     """For each rival at each rate, the best of Lily's groups among those that cost no more; none, no row.
 
+    Two groups meet at the seeds of both, and those that share the most seeds with the rival come before the rest.
+
     Args:
         groups: the runs of each method, budget and rate, on the same subjects.
     """
-    mean = {key: means(group) for key, group in groups.items()}
     found = []
     for rival, group in sorted(groups.items()):
         if is_ours(rival[0]):
             continue
-        able = [
-            key for key, ours in groups.items()
-            if is_ours(key[0]) and ours[0]["bytes"] <= LARGER * group[0]["bytes"]
-            and mean[key]["drift"] <= mean[rival]["drift"] + MORE
-        ]  # fmt: skip
+        able: list[tuple[int, float, Any]] = []
+        for key, ours in groups.items():
+            shared = len(seeds_of(ours) & seeds_of(group))
+            small = is_ours(key[0]) and ours[0]["bytes"] <= LARGER * group[0]["bytes"]
+            if small and shared and difference(ours, group, "drift")[0] <= MORE:
+                able.append((shared, difference(ours, group, "similarity")[0], key))
         if able:
-            ours = max(able, key=lambda key: mean[key]["similarity"])
+            shared, _, ours = max(able)
             differences = {score: difference(groups[ours], group, score) for score in SCORES}
             sizes = {"bytes": groups[ours][0]["bytes"], "rival_bytes": group[0]["bytes"]}
-            found.append({"rival": list(rival), "ours": list(ours), **sizes, "differences": differences})
+            found.append({"rival": rival, "ours": ours, **sizes, "seeds": shared, "differences": differences})
     return found
 
 
@@ -44,17 +46,17 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         "",
         "Lily beside each rival at each rate that was measured: the best of Lily's rows whose file is no larger than "
         f"the rival's (by 5% at most) and whose drift is no more (by {MORE} at most). Lily minus the rival, over "
-        "subjects, with 95% intervals:",
+        "subjects, at the seeds that both have, with 95% intervals:",
         "",
-        "| rival | bytes | Lily | bytes | similarity | styled | style | colour | drift |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| rival | bytes | Lily | bytes | seeds | similarity | styled | style | colour | drift |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         (rival, budget, rate), (ours, own_budget, own_rate) = row["rival"], row["ours"]
         by = row["differences"]
         lines.append(
             f"| {rival}, {budget}, {rate:g} | {row['rival_bytes']:,} | {ours}, {own_budget}, {own_rate:g} "
-            f"| {row['bytes']:,} | {_signed(by['similarity'])} | {_signed(by['styled_similarity'])} "
+            f"| {row['bytes']:,} | {row['seeds']} | {_signed(by['similarity'])} | {_signed(by['styled_similarity'])} "
             f"| {by['style'][0]:+.0f}% | {by['colour'][0]:+.0f}% | {_signed(by['drift'])} |"
         )
     return lines if rows else []

@@ -27,15 +27,17 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]) -> None:
     """Write the results of the runs on the measured subjects; ``cost`` of a method and budget is that of a step."""
-    groups = collected(runs, args)
+    whole_groups = collected(runs, args)
+    seeds = set.intersection(*map(seeds_of, whole_groups.values())) if whole_groups else set()
+    groups = {key: [run for run in group if run["seed"] in seeds] for key, group in whole_groups.items()}
     found = best_rates(runs, args)
     rows = summaries({(name, budget): group for (name, budget, rate), group in groups.items()
                       if found.get((name, budget)) == rate})  # fmt: skip
     whole = {(name, budget) for name, budget, _ in groups}
     for pair in sorted(whole - {(row["method"], row["budget"]) for row in rows}):
         print(f"{' '.join(pair)}: not measured at the rate that was found best, so it has no row")
-    if not rows:
-        print("nothing is measured yet")
+    if not rows or not seeds:
+        print("nothing is measured yet, or no seed by all methods")
         return
     for row in rows:
         taken = cost(row["method"], row["budget"])
@@ -48,10 +50,10 @@ def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]
     name = results_name("fidelity", args.model)
     common = {
         "model": args.model, "steps": args.max_train_steps, "batch": args.train_batch_size, "tuned on": args.tune_on,
-        "seeds": args.seeds,
+        "seeds": sorted(seeds),
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
-    pairs = no_more_drift.pairs(groups)
+    pairs = no_more_drift.pairs(whole_groups)
     result = {"settings": common, "rows": rows, "other_rates": others, "pairs": pairs, "conditions": facts}
     write_results(name, result, page(result), Path(args.results_dir))
     figure(rows, others).savefig(Path(args.results_dir) / f"{name}.png", facecolor="white")
@@ -102,7 +104,7 @@ def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:
             rows.append({
                 "method": name, "budget": budget, "size": first["size"], "parameters": first["parameters"],
                 "bytes": first["bytes"], "rate": first["rate"], "subjects": len(similarity),
-                "seeds": len(seeds_of(group)), **means(group), "interval": interval(list(similarity.values())), **over,
+                **means(group), "interval": interval(list(similarity.values())), **over,
             })  # fmt: skip
     return rows
 
@@ -120,22 +122,22 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# How well a subject is learnt, byte for byte\n",
         f"{rows[0]['subjects']} subjects that the base model has never seen, five pictures each, {settings['steps']} "
-        f"steps of {settings['batch']}; the same pictures, noise and order for every method, and two methods are "
-        "compared at the seeds that both have. The learning rate was "
+        f"steps of {settings['batch']}; the same pictures, noise and order for every method; seed "
+        f"{', '.join(map(str, settings['seeds']))}. The learning rate was "
         f"sought on {', '.join(settings['tuned on'])}, which are not among them. Similarity is the mean cosine to true "
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
         "diversity among pictures of one prompt; drift, half of one minus the cosine to what the base draws of other "
         "things; step, its time in forward passes of the bare model; MB, its memory beside the model's own.\n",
-        "| method | budget | parameters | bytes | rate | seeds | similarity | over LoRA | styled | style | colour "
+        "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour "
         "| diversity | drift | step | MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
         name = f"**{row['method']}**" if no_more_drift.is_ours(row["method"]) else row["method"]
         lines.append(
-            f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} | {row['seeds']} "
+            f"| {name} | {row['budget']} | {row['parameters']:,} | {row['bytes']:,} | {row['rate']:g} "
             f"| {row['similarity']:.3f} ({low:.3f} to {high:.3f}) | {_over(row)} | {row['styled_similarity']:.3f} "
             f"| {row['style']:.0f}% | {row['colour']:.0f}% | {row['diversity']:.3f} | {row['drift']:.3f} "
             f"| {row['passes']:.1f} | {row['memory'] / 1e6:.0f} |"
