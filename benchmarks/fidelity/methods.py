@@ -138,6 +138,8 @@ METHODS = {
         Method("lora", lora, RANKS, 5e-3),
         Method("lora-q-v", functools.partial(lora, target_modules=["to_q", "to_v"]), RANKS, 1e-2),  # as its paper
         Method("lora-v-out", functools.partial(lora, target_modules=["to_v", "to_out.0"]), RANKS, 1e-2),
+        Method("lora-ff", functools.partial(  # the feed-forward layers too, as trainers for web UIs do
+            lora, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]), RANKS, 5e-3),
         Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
         Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),
         Method("lokr", functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024),
