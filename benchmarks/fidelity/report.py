@@ -120,8 +120,8 @@ def beside(group: Runs, rival: Runs) -> dict[str, Any]:
 def page(result: dict[str, Any]) -> str:
     rows, settings = result["rows"], result["settings"]
     lines = [
-        "# How well a subject is learnt, byte for byte\n",
-        f"{rows[0]['subjects']} subjects that the base model has never seen, five pictures each, {settings['steps']} "
+        f"# How well a subject is learnt by `{settings['model']}`, byte for byte\n",
+        f"{rows[0]['subjects']} subjects that the model has never seen, five pictures each, {settings['steps']} "
         f"steps of {settings['batch']}; the same pictures, noise and order for every method; seed "
         f"{', '.join(map(str, settings['seeds']))}. The learning rate was "
         f"sought on {', '.join(settings['tuned on'])}, which are not among them. Similarity is the mean cosine to true "
