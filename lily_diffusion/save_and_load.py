@@ -145,8 +145,9 @@ def _with_stacked_routers(header: LilyHeader, tensors: Mapping[str, torch.Tensor
     for part in header.parts:
         for number, group in enumerate(part.groups):
             keys = [f"{part.component}.{layer}.lily_router" for layer in group.layers]
-            if stacked.keys() >= {*keys} and len({stacked[key].shape for key in keys}) == 1:
-                stacked[f"{part.component}.lily_router.{number}"] = torch.stack([stacked.pop(key) for key in keys])
+            key = f"{part.component}.lily_router.{number}"
+            if key not in stacked and stacked.keys() >= {*keys} and len({stacked[k].shape for k in keys}) == 1:
+                stacked[key] = torch.stack([stacked.pop(k) for k in keys])
     return stacked
 
 

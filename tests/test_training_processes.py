@@ -59,7 +59,10 @@ def fork(args, first=None) -> tuple[int, str]:
     ]
     for process in ranks:
         process.join(120)
-        process.kill()  # which does nothing to one that has ended
+    waiting = [process for process in ranks if process.is_alive()]
+    for process in waiting:
+        process.kill()
+    assert not waiting, said.read_text()
     return max(abs(process.exitcode) for process in ranks), said.read_text()
 
 
