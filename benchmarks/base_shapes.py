@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.measures import RESULTS, conditions
 from lily_diffusion import LilyConfig, attach, base_model
-from lily_diffusion.sharing import find_projections, select
+from lily_diffusion.sharing import select
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -161,7 +161,7 @@ def lily(model: nn.Module) -> list[nn.Parameter]:
 
 def lora(model: Any, rank: int) -> list[nn.Parameter]:
     """Attach LoRA as diffusers' scripts do; returns what is trained, in the base's type."""
-    targets = [p.name for p in select(find_projections(model), None)]
+    targets = [p.name for p in select(model, None)]
     model.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
     return [p for p in model.parameters() if p.requires_grad]
 
@@ -172,7 +172,7 @@ def peft_lily(model: nn.Module) -> peft.PeftModel:
     It cannot name FLUX.2's to_out of single blocks so, because in double blocks that is a list: they stay bare.
     """
     lists = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    targets = sorted({p.attribute for p in select(find_projections(model), None)} - lists)
+    targets = sorted({p.attribute for p in select(model, None)} - lists)
     config = peft.LilyConfig(
         r=CONFIG.r, stride_A=CONFIG.stride_A, num_B=CONFIG.num_B, scaling=CONFIG.scaling, target_modules=targets
     )
@@ -181,7 +181,7 @@ def peft_lily(model: nn.Module) -> peft.PeftModel:
 
 def equal_rank(model: nn.Module) -> int:
     """The LoRA rank whose number of parameters comes nearest to Lily's."""
-    projections = select(find_projections(model), None)
+    projections = select(model, None)
     trained = sum(p.numel() for p in lily(twin(model)))
     return max(1, round(trained / sum(p.in_features + p.out_features for p in projections)))
 

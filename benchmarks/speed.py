@@ -43,7 +43,7 @@ from benchmarks.base_shapes import (
 )
 from benchmarks.measures import write_results
 from lily_diffusion import LilyConfig, attach, fuse_lily, load_lily_weights, save_lily_weights, set_adapters
-from lily_diffusion.sharing import attention_modules, find_projections, select
+from lily_diffusion.sharing import attention_modules, select
 from lily_diffusion.state import get_adapters
 
 RIVALS = ("LoRA", "PEFT's Lily", "Lily", "Lily, frozen and fused")
@@ -71,7 +71,7 @@ def put(name: str, base: nn.Module, rank: int) -> tuple[nn.Module, Any]:
     if name == "Lily":
         awake(attach(model, CONFIG).to(dtype))
         return model, lambda folder: save_lily_weights(model, folder)
-    for projection in select(find_projections(model), None):  # what is fused gets weights of its own
+    for projection in select(model, None):  # what is fused gets weights of its own
         linear = model.get_submodule(projection.name)
         linear.weight = nn.Parameter(linear.weight.clone(), requires_grad=False)
     awake(attach(model, LilyConfig(r=CONFIG.r, stride_A=CONFIG.stride_A, num_B=CONFIG.num_B, routing="static")))
@@ -173,7 +173,7 @@ def operators_each(model: nn.Module, bare: nn.Module, inputs: dict[str, Tensor])
         with Operators() as operators:
             one(**inputs, return_dict=False)
         counts.append(operators.count)
-    return round((counts[0] - counts[1]) / len(select(find_projections(bare), None)), 2)
+    return round((counts[0] - counts[1]) / len(select(bare, None)), 2)
 
 
 def files_and_switches(name: str, base: nn.Module, model: Any, save: Any, rank: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from .adapter import LilyAdapter
 from .attention_processor import LilyAttnProcessor, Sites, names_read, restore_processor, shield, wrap_processor
 from .config import LilyConfig
 from .fusing import check_not_fused, unfuse
-from .sharing import attention_modules, find_projections, plain, plan_groups, projections_of, select
+from .sharing import attention_modules, find_linear_layers, plain, plan_groups, projections_of, select
 from .state import STATE, LilyState, get_adapters, get_state, unknown_adapter
 
 
@@ -36,14 +36,14 @@ def attach(model: nn.Module, adapter: LilyConfig | LilyAdapter, adapter_name: st
         raise ValueError(f"adapter_name must be a string that is not empty, not {adapter_name!r}.")
     if adapter_name in get_adapters(model):
         raise ValueError(f"An adapter named {adapter_name!r} is attached already; detach it or choose another name.")
-    projections = find_projections(model)
     if isinstance(adapter, LilyConfig):
-        groups = plan_groups(select(projections, adapter.target_modules), adapter)
+        groups = plan_groups(select(model, adapter.target_modules), adapter)
         adapter = LilyAdapter(adapter, groups).to(home(model)).train(model.training)
     else:
         check_fits(adapter.groups, model)
     state = model.__dict__.get(STATE) or _prepare(model)
     state.add(adapter_name, adapter)
+    _hook_others(model, state)
     return adapter
 
 
@@ -64,8 +64,9 @@ def detach(model: nn.Module, adapter_name: str | None = None) -> None:
         check_not_fused(model, adapter_name)
     for name in [adapter_name] if adapter_name is not None else list(state.adapters):
         state.remove(name)
+    _hook_others(model, state)
     if not state.adapters:
-        for hook in [*state.hooks, *(hook for _, hook in state.outside.values())]:
+        for hook in state.hooks:
             hook.remove()
         for attention in state.attentions:
             restore_processor(attention)
@@ -79,7 +80,7 @@ def home(model: nn.Module) -> torch.device:
 
 def check_fits(groups: Any, model: nn.Module) -> None:
     """Raise ValueError, naming the first, when the model lacks layers of the groups or has them in other sizes."""
-    have = {p.name: (p.in_features, p.out_features) for p in find_projections(model)}
+    have = {p.name: (p.in_features, p.out_features) for p in find_linear_layers(model)}
     wanted = {layer: (g.in_features, g.out_features) for g in groups for layer in g.layers}
     missing = [layer for layer in wanted if layer not in have]
     other = [layer for layer in wanted if layer in have and have[layer] != wanted[layer]]
@@ -100,7 +101,7 @@ def check_fits(groups: Any, model: nn.Module) -> None:
 def refresh(model: nn.Module) -> None:
     """Wrap processors that were assigned directly (``attention.processor = ...``) since the model was compiled.
 
-    In a text encoder, hook the projections that were replaced.
+    Outside processors, hook the layers that were replaced.
 
     A model that is not compiled does this by itself before each forward pass.
     """
@@ -112,16 +113,14 @@ def refresh(model: nn.Module) -> None:
 
 
 def _prepare(model: nn.Module) -> LilyState:
-    """Wrap the processors of all attention modules and watch over them; where there are none, hook the projections."""
+    """Wrap the processors of all attention modules and watch over them."""
     state = LilyState()
     for name, attention in attention_modules(model):
-        layers = {p.attribute: p.name for p in projections_of(name, attention)}
         processor = getattr(attention, "processor", None)
-        used = names_read(processor) if processor is not None else set()
-        for attribute in [a for a in layers if a.split(".")[0] not in used]:
-            _hook(attention.get_submodule(attribute), layers.pop(attribute), state)
         if processor is None:
             continue
+        used = names_read(processor)
+        layers = {p.attribute: p.name for p in projections_of(name, attention) if p.attribute.split(".")[0] in used}
         attention.__dict__[STATE] = Sites(state, layers)
         wrap_processor(attention)
         shield(attention)
@@ -131,13 +130,23 @@ def _prepare(model: nn.Module) -> LilyState:
     return state
 
 
+def _hook_others(model: nn.Module, state: LilyState) -> None:
+    """Hook the adapted layers that no processor calls: feed-forward ones, and all in text encoders."""
+    by_processors = {layer for attention in state.attentions for layer in attention.__dict__[STATE].layers.values()}
+    adapted = {layer for adapter in state.adapters.values() for layer in adapter.layers} - by_processors
+    for layer in state.outside.keys() - adapted:
+        state.outside.pop(layer)[1].remove()
+    for layer in adapted - state.outside.keys():
+        _hook(model.get_submodule(layer), layer, state)
+
+
 def _hook(linear: nn.Module, layer: str, state: LilyState) -> None:
     update = functools.partial(_update_outside, state, layer)
     state.outside[layer] = linear, linear.register_forward_hook(update)
 
 
 def _hook_replaced(model: nn.Module, state: LilyState) -> None:
-    """Follow projections that were put in the place of others, such as those with a LoRA."""
+    """Follow layers that were put in the place of others, such as those with a LoRA."""
     for layer, (linear, hook) in list(state.outside.items()):
         now = model.get_submodule(layer)
         if now is not linear:
@@ -146,10 +155,11 @@ def _hook_replaced(model: nn.Module, state: LilyState) -> None:
 
 
 def _update_outside(state: LilyState, layer: str, linear: nn.Module, args: tuple, y: torch.Tensor) -> torch.Tensor:
-    """For a projection that the model calls outside its processor, or that has none, as in text encoders."""
+    """Add the updates where no processor does. Of a matrix each row is a sample: a vector for each picture."""
     if len(linear._forward_hooks) > 1:
         y = y.clone()  # another hook may have kept what the layer answered
-    return state.update(layer, args[0], y)
+    x = args[0]
+    return state.update(layer, x[:, None], y[:, None])[:, 0] if x.ndim == 2 else state.update(layer, x, y)
 
 
 def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:

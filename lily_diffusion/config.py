@@ -20,8 +20,9 @@ class LilyConfig:
         num_A: the other way to say it: As in each group, spread evenly over its layers. Replaces `stride_A`.
         num_B: experts in each group, shared by all of its layers (the paper's ne_2); 1 only with "static" routing.
         scaling: the update is multiplied by it as it is, no alpha / r (the authors' lily_s).
-        target_modules: projections to adapt: an attribute of the attention module ("to_q", "to_out.0"), the end of a
-            module's name ("attn2.to_k") or a full name. None adapts every attention projection.
+        target_modules: layers to adapt: "attention", "feed-forward", an attribute of the attention module ("to_q",
+            "to_out.0"), the end of any linear layer's name ("attn2.to_k", "ff.net.2") or a full name. None adapts
+            every attention projection.
         routing: "sample" (default), "batch", "token" or "static"; see `functional.route`.
         dropout: probability with which an input feature is dropped in training, in [0, 1).
 
@@ -78,5 +79,7 @@ def _names(target_modules: str | Sequence[str] | None) -> tuple[str, ...] | None
         return None
     names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError("target_modules must name at least one projection, such as to_q; None adapts all of them.")
+        raise ValueError(
+            "target_modules must name at least one layer, such as to_q; None adapts every attention projection."
+        )
     return tuple(dict.fromkeys(names))

@@ -7,6 +7,7 @@ and runs of `stride_A` neighbours in it share an A.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,15 +33,20 @@ IN_TRANSFORMERS = (
     ("q_proj", "k_proj", "v_proj", "o_proj"),
     ("q", "k", "v", "o"),
 )
-VISION = {"visual", "vision_tower", "vision_model"}  # in a text encoder that could see: no prompt ever runs it
+VISION = {"visual", "vision_tower", "vision_model"}  # in a text encoder that could see
+# What models call feed-forward layers in the block around attention; the experts that see some tokens are left out.
+FEED_FORWARD = re.compile(
+    r"(?!adaln)(\w+_)?(ff|ffn|feed_forward|mlp)(_\w+)?(\.(?!experts\.).*)?|(.*\.)?DenseReluDense\..*|(gate|up|down)_proj"
+)
+KINDS = ("attention", "feed-forward")  # the targets that stand for all layers of a kind
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One linear layer that attention uses."""
+    """One linear layer that can be adapted."""
 
     name: str  # full name, such as "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
-    attribute: str  # its name inside the attention module, such as "to_out.0"
+    attribute: str  # its name inside the attention module, "to_out.0", or in the block around that, "ff.net.2"
     in_features: int
     out_features: int
 
@@ -82,11 +88,11 @@ def is_text_encoder(model: Any) -> bool:
 
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every attention module, in forward order: in diffusers' models those with a processor."""
-    belongs = _is_attention if is_text_encoder(model) else _has_processor
+    is_attention = _in_transformers if is_text_encoder(model) else _processor
     seen = set()
     for name, module in walk(plain(model)):
-        if id(module) not in seen and belongs(name, module):
-            seen.add(id(module))
+        if module not in seen and is_attention(module) is not None and not _is_out_of_reach(name):
+            seen.add(module)
             yield name, module
 
 
@@ -100,10 +106,10 @@ def projections_of(name: str, attention: nn.Module) -> list[Projection]:
             inner = [(f"{attribute}.{i}", layer) for i, layer in enumerate(child)]
         else:
             inner = [(attribute, child)]
-        found += [(path, layer) for path, layer in inner if hasattr(layer, "in_features") and hasattr(layer, "weight")]
-    if getattr(attention, "processor", None) is None:
+        found += [(path, layer) for path, layer in inner if _is_linear(layer)]
+    if _processor(attention) is None:
         there = dict(found)
-        found = [(path, there[path]) for path in _in_transformers(attention)]
+        found = [(path, there[path]) for path in _in_transformers(attention) or ()]
     names = {path for path, _ in found}
     return [
         Projection(f"{name}.{path}" if name else path, path, layer.in_features, layer.out_features)
@@ -113,30 +119,71 @@ def projections_of(name: str, attention: nn.Module) -> list[Projection]:
 
 
 def find_projections(model: nn.Module) -> list[Projection]:
-    """Every projection that can be adapted, in forward order."""
+    """Every attention projection, in forward order."""
     return [p for name, attention in attention_modules(model) for p in projections_of(name, attention)]
 
 
-def _has_processor(name: str, module: nn.Module) -> bool:
-    return getattr(module, "processor", None) is not None and not name.startswith("encoder_hid_proj")
+def find_linear_layers(model: nn.Module) -> list[Projection]:
+    """Every linear layer that can be adapted, attention projections and others, in forward order.
+
+    The attribute of one outside attention is its name in the smallest module that has attention too: "ff.net.2" in a
+    transformer block.
+    """
+    attentions = dict(attention_modules(model))
+    blocks = {block for name in attentions for block in _around(name)}
+    found: list[Projection] = []
+    seen: set[Any] = set()
+    module: Any
+    for name, module in walk(plain(model)):
+        if name in attentions:
+            found += projections_of(name, module)
+        elif module in seen or _is_out_of_reach(name):
+            continue
+        elif _is_linear(module):
+            attribute = next(name.removeprefix(block) for block in _around(name) if block in blocks)
+            found.append(Projection(name, attribute, module.in_features, module.out_features))
+        else:
+            continue
+        seen.update(module.modules())  # what is inside, such as another tool's adapter, is its own
+    return found
 
 
-def _is_attention(name: str, module: nn.Module) -> bool:
-    return bool(_in_transformers(module)) and not VISION.intersection(name.split("."))
+def _around(name: str) -> Iterator[str]:
+    """How the names of all in each module around this one begin, from the innermost to the model itself."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield f"{name}." if name else ""
 
 
-def _in_transformers(module: nn.Module) -> tuple[str, ...]:
-    """The names of the projections of a transformers attention module; none for any other module."""
+def _is_linear(module: Any) -> bool:
+    return hasattr(module, "in_features") and hasattr(module, "weight")
+
+
+def _is_out_of_reach(name: str) -> bool:
+    """Whether a module is of an IP-Adapter, or of the eyes of a text encoder, which no prompt ever runs."""
+    return name.startswith("encoder_hid_proj") or not VISION.isdisjoint(name.split("."))
+
+
+def _processor(module: nn.Module) -> Any:
+    return getattr(module, "processor", None)
+
+
+def _in_transformers(module: nn.Module) -> tuple[str, ...] | None:
+    """The names of the projections of a transformers attention module; None for any other module."""
     linear = {name for name, child in module.named_children() if hasattr(child, "in_features")}
-    return next((names for names in IN_TRANSFORMERS if linear.issuperset(names)), ())
+    return next((names for names in IN_TRANSFORMERS if linear.issuperset(names)), None)
 
 
-def select(projections: list[Projection], target_modules: tuple[str, ...] | None) -> list[Projection]:
-    """The projections that the targets name.
+def select(model: nn.Module, target_modules: tuple[str, ...] | None) -> list[Projection]:
+    """The layers that the targets name, in forward order; for None, the attention projections.
+
+    A target is one of `KINDS`, the end of layers' names, or a full name.
 
     Raises:
-        ValueError: there is none at all, or a target names none of them (near misses are listed).
+        ValueError: the model has no attention at all, or a target names no layer (near misses are listed). Beside other
+            targets "feed-forward" may name none, since some models have convolutions instead.
     """
+    projections = find_projections(model)
     if not projections:
         raise ValueError(
             "The model has no attention processors, and no attention as in the text encoders of transformers, so there "
@@ -144,13 +191,22 @@ def select(projections: list[Projection], target_modules: tuple[str, ...] | None
         )
     if target_modules is None:
         return projections
-    chosen = set()
+    layers = find_linear_layers(model)
+    attention, others = {p.name for p in projections}, [p for p in layers if p not in projections]
+    kinds = {"attention": attention, "feed-forward": _feed_forward(others)}
+    chosen: set[str] = set()
     for target in target_modules:
-        hits = {p.name for p in projections if p.name == target or p.name.endswith(f".{target}")}
-        if not hits:
-            raise ValueError(_unknown_target(target, projections))
+        hits = kinds.get(target) or {p.name for p in layers if p.name == target or p.name.endswith(f".{target}")}
+        if not hits and (target not in kinds or len(target_modules) == 1):
+            raise ValueError(_unknown_target(target, layers))
         chosen |= hits
-    return [p for p in projections if p.name in chosen]
+    return [p for p in layers if p.name in chosen]
+
+
+def _feed_forward(layers: list[Projection]) -> set[str]:
+    """Names of the feed-forward layers; `proj_out` is one where it takes what `proj_mlp` gave, as in FLUX.1."""
+    found = {p.name for p in layers if FEED_FORWARD.fullmatch(p.attribute)}
+    return found | {p.name for p in layers if p.name.removesuffix("proj_out") + "proj_mlp" in found}
 
 
 def plan_groups(projections: list[Projection], config: LilyConfig) -> tuple[Group, ...]:
@@ -204,9 +260,9 @@ def group_table(adapter: HasGroups) -> str:
     return "\n".join([*lines, f"{layers} layers in {len(groups)} groups, {total:,} parameters"])
 
 
-def _unknown_target(target: str, projections: list[Projection]) -> str:
-    known = sorted({p.attribute for p in projections})
-    names = [*known, *(p.name for p in projections), *{".".join(p.name.split(".")[-2:]) for p in projections}]
+def _unknown_target(target: str, layers: list[Projection]) -> str:
+    known = sorted({p.attribute for p in layers})
+    names = [*known, *(p.name for p in layers), *{".".join(p.name.split(".")[-2:]) for p in layers}]
     near = difflib.get_close_matches(target, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "none is similar."
-    return f"{target!r} names no attention projection: {hint} Known: {', '.join(known)}."
+    return f"{target!r} names no linear layer: {hint} Known: {', '.join(known)}."

@@ -31,9 +31,7 @@ class LilyState:
         self.call_scale = 1.0  # {"scale": s} among the attention keyword arguments of the running call
         self.attentions: list[nn.Module] = []
         self.hooks: list[Any] = []
-        self.outside: dict[
-            str, tuple[nn.Module, Any]
-        ] = {}  # layer without a processor -> its module, and the hook there
+        self.outside: dict[str, tuple[Any, Any]] = {}  # layer that no processor calls -> its module, and its hook
 
     def add(self, name: str, adapter: LilyAdapter) -> None:
         """Take in an adapter, active at weight 1; what the others cost does not matter."""

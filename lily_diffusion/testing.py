@@ -19,10 +19,10 @@ from .adapter import LilyAdapter
 from .attach import attach, detach
 from .config import LilyConfig
 from .loaders import load_lily_weights, save_lily_weights
-from .sharing import attention_modules, find_projections, select
+from .sharing import KINDS, attention_modules, select
 from .switches import set_adapters
 
-CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
+CONFIG = LilyConfig(r=4, stride_A=2, num_B=2, target_modules=KINDS)
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Report:
 
     model: str  # class name
     attentions: int  # attention modules
-    projections: dict[str, int]  # name inside the attention module -> how many of them are adapted
+    projections: dict[str, int]  # name inside the attention module or the block -> how many of them are adapted
     passed: dict[str, bool | None] = field(default_factory=dict)  # None: the base model itself cannot do it
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -60,12 +60,12 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], config: LilyConfig 
     Raises:
         ValueError: the model has nothing that Lily can adapt.
     """
-    projections = select(find_projections(model), None)
+    projections = select(model, config.target_modules)
     counts: dict[str, int] = {}
     for p in projections:
         counts[p.attribute] = counts.get(p.attribute, 0) + 1
     report = Report(type(model).__name__, sum(1 for _ in attention_modules(model)), counts)
-    before, base, used = _traces(model), _run(model, inputs), _used_projections(model, inputs)
+    before, base, used = _traces(model), _run(model, inputs), _used_layers(model, inputs)
     can_checkpoint = _can_checkpoint(model, inputs)  # by itself, before Lily can have a part in it
     passed, notes = report.passed, report.notes
     late = _out_of_order(model, inputs)
@@ -200,12 +200,12 @@ def _backward(model: nn.Module, inputs: Mapping[str, Any]) -> None:
     torch.stack([(w * y).sum() for w, y in zip(weights, outputs, strict=True) if y.requires_grad]).sum().backward()
 
 
-def _used_projections(model: nn.Module, inputs: Mapping[str, Any]) -> set[str] | Exception:
-    """Projections whose weights have a gradient in the base model itself: the others do nothing in it.
+def _used_layers(model: nn.Module, inputs: Mapping[str, Any]) -> set[str] | Exception:
+    """Layers whose weights have a gradient in the base model itself: the others do nothing in it.
 
     Or the reason why the base model cannot be trained here.
     """
-    weights: dict[str, Any] = {p.name: model.get_submodule(p.name).weight for p in find_projections(model)}
+    weights: dict[str, Any] = {p.name: model.get_submodule(p.name).weight for p in select(model, KINDS)}
     with _only_these_learn(model, list(weights.values())):
         try:
             _backward(model, inputs)
@@ -249,7 +249,7 @@ def _can_checkpoint(model: Any, inputs: Mapping[str, Any]) -> bool:
         return False
     model.enable_gradient_checkpointing()
     try:
-        return not isinstance(_used_projections(model, inputs), Exception)
+        return not isinstance(_used_layers(model, inputs), Exception)
     finally:
         model.disable_gradient_checkpointing()
 

@@ -111,7 +111,7 @@ WITH_THE_MODEL = [
     ({"resolution": 17}, "--resolution 17 is not a multiple of 2, a latent's edge; take 16"),
     ({"aspect_ratio_buckets": "16,17"}, "--aspect_ratio_buckets: 16,17 is not in multiples of 2"),
     ({"rank": 99}, "r=99 is more than"),
-    ({"target_modules": ["to_q", "to_nothing"]}, "'to_nothing' names no attention projection"),
+    ({"target_modules": ["to_q", "to_nothing"]}, "'to_nothing' names no linear layer"),
     ({"variant": "nope"}, "cannot load the base model 'TMP/base'"),
     ({"pretrained_vae_model_name_or_path": "TMP/empty"}, "cannot load the base model 'TMP/base'"),
     ({"alpha_mask": True}, "--alpha_mask does nothing: no picture has a transparent part; leave it out"),

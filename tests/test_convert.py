@@ -178,7 +178,7 @@ def test_no_weights_of_the_model_are_read(sources, tmp_path, monkeypatch, capsys
         (["kohya.safetensors", "./kohya.safetensors"], "the file to write is the one to read; choose another name."),
         (
             ["more.safetensors", "a.safetensors"],
-            "are no attention projections of this UNet2DConditionModel, first text",
+            "are no linear layers of this UNet2DConditionModel, first text",
         ),
         (["peft", "a.safetensors", "--skip_others"], "--skip_others is for LoRA files."),
         (["peft", "peft/adapter_config.json/a.safetensors"], "adapter_config.json is a file, not a folder."),

@@ -145,7 +145,7 @@ BAD = {
     ),
     "other layers": (
         lambda t: {k.replace("attn1", "attn9"): v for k, v in t.items()},
-        r"24 of the 48 layers in lily_layers.pt are no attention projections of this UNet2DCond.*, first .*attn9",
+        r"24 of the 48 layers in lily_layers.pt are no linear layers of this UNet2DCond.*, first .*attn9",
     ),
     "no lp": (
         lambda t: without(t, f"{FIRST}.lily_lp.weight"),

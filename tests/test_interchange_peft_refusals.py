@@ -128,7 +128,7 @@ def test_layers_that_are_not_ours(tmp_path):
 
 def test_another_base(tmp_path):
     trained_by_peft(made("sd15")[0], SUFFIXES, tmp_path)
-    with pytest.raises(ValueError, match=r"are no attention projections of this FluxTransformer2DModel, first down_bl"):
+    with pytest.raises(ValueError, match=r"are no linear layers of this FluxTransformer2DModel, first down_bl"):
         read_peft(tmp_path, made("flux")[0])
 
 

@@ -195,7 +195,7 @@ def test_lora_files_need_their_base(files, tmp_path):
     adapter = detached(unet := tiny_sd15(), attach(unet, LilyConfig(r=2, num_B=1, routing="static")))
     lora = write_lora(adapter, tmp_path / "lora.safetensors", component="unet")
     refused(r"lora.safetensors is no Lily file; if it is a LoRA file, name its base with --model", cat, lora, *out)
-    refused(r"lora.safetensors: \d+ of its \d+ layers are no attention projections", lora, *out, "--model", "embedded")
+    refused(r"lora.safetensors: \d+ of its \d+ layers are no linear layers", lora, *out, "--model", "embedded")
     refused("The adapter is for another base", cat, *out, "--model", "embedded")
     refused("there is no pipeline folder nowhere", cat, *out, "--model", "nowhere")
     refused("does not tell enough of it: name it with --model, a pipeline's folder", cat, *out, "--format", "kohya")

@@ -8,7 +8,7 @@ from lily_diffusion.sharing import find_projections, plan_groups, select
 
 def groups_of(unet, **config):
     config = LilyConfig(**{"r": 4, **config})
-    return plan_groups(select(find_projections(unet), config.target_modules), config)
+    return plan_groups(select(unet, config.target_modules), config)
 
 
 def test_every_attention_projection_once(unet):
@@ -73,7 +73,7 @@ def test_parameter_count_is_the_formula(unet):
 
 
 def test_near_misses_are_named(sd15):
-    with pytest.raises(ValueError, match=r"'to_qq' names no attention projection: did you mean .*to_q"):
+    with pytest.raises(ValueError, match=r"'to_qq' names no linear layer: did you mean .*to_q"):
         groups_of(sd15, target_modules=["to_k", "to_qq"])
-    with pytest.raises(ValueError, match="names no attention projection"):
+    with pytest.raises(ValueError, match="names no linear layer"):
         groups_of(sd15, target_modules=["conv_in"])

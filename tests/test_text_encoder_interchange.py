@@ -99,7 +99,7 @@ def test_ranks_that_differ_are_read_by_diffusers(sd, tmp_path):
     other = Encoded("stable_diffusion")
     other.pipe.load_lora_weights(path)
     torch.testing.assert_close(other.draw(), changed, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match=r"8 of its \d+ layers are no attention projections"):
+    with pytest.raises(ValueError, match=r"8 of its \d+ layers are no linear layers"):
         read_lora(path, sd.pipe)
 
 

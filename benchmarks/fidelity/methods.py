@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.fidelity.gradient_start import GradientStart
 from lily_diffusion import LilyAdapter, LilyConfig, attach, save_lily_weights
-from lily_diffusion.sharing import find_projections, select
+from lily_diffusion.sharing import select
 from lily_diffusion.state import one_adapter
 
 BUDGETS = {"least": 14_000, "tiny": 27_500, "small": 55_000, "medium": 220_000}  # trained; LoRA: 27,520 a rank
@@ -55,9 +55,12 @@ def denoiser(pipe: Any) -> Any:
     return getattr(pipe, "transformer", None) or pipe.unet
 
 
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")  # in diffusers' transformer blocks
+
+
 def attributes(model: nn.Module) -> list[str]:
     """The attention projections by the ends of their names, as PEFT's users write them."""
-    return sorted({p.attribute for p in select(find_projections(model), None)})
+    return sorted({p.attribute for p in select(model, None)})
 
 
 def lily(pipe: Any, r: int, **options: Any) -> Learner:
@@ -86,6 +89,11 @@ def by_peft(kind: str, knob: str, pipe: Any, size: Any, **options: Any) -> Learn
 
 def lora(pipe: Any, r: int, **options: Any) -> Learner:
     return by_peft("LoraConfig", "r", pipe, r, lora_alpha=r, **options)
+
+
+def with_feed_forward(put: Callable[..., Learner]) -> Callable[..., Learner]:
+    """A method on the feed-forward layers too."""
+    return lambda pipe, size: put(pipe, size, target_modules=[*attributes(denoiser(pipe)), *FEED_FORWARD])
 
 
 def full(pipe: Any, _: Any) -> Learner:
@@ -130,6 +138,7 @@ METHODS = {
         Method("lily", lily, RANKS, 2e-3),
         Method("lily-2-experts", functools.partial(lily, num_B=2, stride_A=8), RANKS, 5e-3),
         Method("lily-gradient", lily_gradient, RANKS, 2e-3),
+        Method("lily-ff", with_feed_forward(lily), RANKS, 5e-3),
         Method("lily-token", functools.partial(lily, routing="token"), RANKS, 2e-3),
         Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 2e-3),
         Method("lily-static", functools.partial(lily, routing="static"), RANKS, 2e-3),
@@ -138,8 +147,7 @@ METHODS = {
         Method("lora", lora, RANKS, 5e-3),
         Method("lora-q-v", functools.partial(lora, target_modules=["to_q", "to_v"]), RANKS, 1e-2),  # as its paper
         Method("lora-v-out", functools.partial(lora, target_modules=["to_v", "to_out.0"]), RANKS, 1e-2),
-        Method("lora-ff", functools.partial(  # the feed-forward layers too, as trainers for web UIs do
-            lora, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]), RANKS, 5e-3),
+        Method("lora-ff", with_feed_forward(lora), RANKS, 5e-3),  # as trainers for web UIs do
         Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
         Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),
         Method("lokr", functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024),

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--routing", choices=("batch", "sample"), help="over what the router averages (default: batch, as it was there)"
     )
     add("--scaling", type=float, metavar="S", help="lily_s of an authors' file, which does not hold it (default: 1)")
-    add("--skip_others", action="store_true", help="leave out what in a LoRA file is no attention projection")
+    add("--skip_others", action="store_true", help="leave out what in a LoRA file is no linear layer of the base")
     add("--trigger_words", nargs="+", default=[], metavar="W", help="words that call the subject, for our header")
     add("--base_model", metavar="ID", help="the base's name in what is written (default: the file's own, or --model)")
 

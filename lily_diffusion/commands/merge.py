@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "which only the configuration is read (default for kohya's names: the base in the files' headers, if that is "
         "embedded or a folder here)",
     )
-    add("--skip_others", action="store_true", help="leave out what in a LoRA file is no attention projection")
+    add("--skip_others", action="store_true", help="leave out what in a LoRA file is no linear layer of the base")
 
 
 def run(args: argparse.Namespace) -> int:

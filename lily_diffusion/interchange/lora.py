@@ -21,7 +21,7 @@ from ..components import CLIP_PREFIX, COMPONENTS, denoiser
 from ..frozen import Factors, factors, from_factors
 from ..header import METADATA_KEY as LILY_KEY
 from ..save_and_load import load_tensors, write_file
-from ..sharing import Projection, find_projections
+from ..sharing import Projection, find_linear_layers
 from .kohya_names import kohya_name, kohya_names, kohya_text_name, sd_config
 from .lora_header import (
     METADATA_KEY,
@@ -138,11 +138,11 @@ def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = F
     Args:
         path: a .safetensors file.
         model: the pipeline, UNet or transformer that it is for; only the names and sizes of its layers are read.
-        skip_others: leave out the layers that are no attention projections (feed-forward ones, a text encoder's)
-            instead of refusing the file.
+        skip_others: leave out what is no linear layer of the model (convolutions, a text encoder's layers) instead of
+            refusing the file.
 
     Raises:
-        ValueError: the file is no plain LoRA, it has layers that are not the model's attention projections, or tensors
+        ValueError: the file is no plain LoRA, it has layers that are no linear ones of the model's, or tensors
             that are misshapen, not finite, or without their partner.
         FileNotFoundError: there is no such file.
     """
@@ -155,7 +155,7 @@ def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = F
     others = [layer for layer in layers if layer not in known]
     if others and not (skip_others and len(others) < len(layers)):
         raise ValueError(
-            f"{path.name}: {len(others)} of its {len(layers)} layers are no attention projections of this "
+            f"{path.name}: {len(others)} of its {len(layers)} layers are no linear layers of this "
             f"{type(model).__name__}, first {others[0]}"
             + ("." if len(others) == len(layers) else "; skip_others leaves them out.")
         )
@@ -164,7 +164,7 @@ def read_lora(path: str | os.PathLike[str], model: Any, *, skip_others: bool = F
         if p in found:
             raise ValueError(f"{path.name} has the layer {p.name} twice, under two names.")
         found[p] = _pair(layer, p, layers[layer], scales, path.name)
-    return from_factors({p: found[p] for p in find_projections(model) if p in found})
+    return from_factors({p: found[p] for p in find_linear_layers(model) if p in found})
 
 
 def is_lora(path: str | os.PathLike[str]) -> bool:
@@ -246,7 +246,7 @@ def _spellings(component: str, model: nn.Module) -> dict[str, Projection]:
     """Every name that a file may use for a projection: diffusers' new and old ones, and kohya's."""
     config = getattr(model, "config", None)
     names: dict[str, Projection] = {}
-    for p in find_projections(model):
+    for p in find_linear_layers(model):
         attention = p.name.removesuffix(p.attribute)
         spellings = [p.name, f"{attention}processor.{p.attribute.removesuffix('.0')}"]
         spellings += [f"{component}.{name}" for name in spellings]

@@ -19,7 +19,7 @@ from ..components import denoiser
 from ..config import LilyConfig
 from ..header import SAFETENSORS_NAME, content_hash
 from ..save_and_load import load_tensors, save_tensors
-from ..sharing import Group, Projection, find_projections
+from ..sharing import Group, Projection, find_linear_layers
 from .peft_sharing import owners_in_peft, weight_shapes, wiring
 
 CONFIG_NAME = "adapter_config.json"
@@ -137,9 +137,9 @@ def by_layer(tensors: Mapping[str, torch.Tensor], model: nn.Module, name: str) -
     """Sort tensors named as PEFT names them (with or without a prefix) by projection, in forward order.
 
     Raises:
-        ValueError: a tensor is none of Lily's, belongs to no attention projection of the model, or is there twice.
+        ValueError: a tensor is none of Lily's, belongs to no linear layer of the model, or is there twice.
     """
-    known = {p.name: p for p in find_projections(model)}
+    known = {p.name: p for p in find_linear_layers(model)}
     found: dict[str, Tensors] = {}
     for key, tensor in tensors.items():
         match = KEY.fullmatch(key)
@@ -155,9 +155,9 @@ def by_layer(tensors: Mapping[str, torch.Tensor], model: nn.Module, name: str) -
         raise ValueError(f"{name} holds no tensors.")
     if foreign := [layer for layer in found if layer not in known]:
         raise ValueError(
-            f"{len(foreign)} of the {len(found)} layers in {name} are no attention projections of this "
+            f"{len(foreign)} of the {len(found)} layers in {name} are no linear layers of this "
             f"{type(model).__name__}, first {', '.join(foreign[:3])}: the adapter is for another base, or adapts "
-            "other layers too, which this library does not."
+            "convolutions too, which this library does not."
         )
     return {p: found[p.name] for p in known.values() if p.name in found}
 
