@@ -36,7 +36,7 @@ IN_TRANSFORMERS = (
 VISION = {"visual", "vision_tower", "vision_model"}  # in a text encoder that could see
 # What models call feed-forward layers in the block around attention; the experts that see some tokens are left out.
 FEED_FORWARD = re.compile(
-    r"(?!adaln)(\w+_)?(ff|ffn|feed_forward|mlp)(_\w+)?(\.(?!experts\.).*)?|(.*\.)?DenseReluDense\..*|(gate|up|down)_proj"
+    r"(?!adaln)(\w+_)?(ff|ffn|feed_forward|mlp)(_\w+)?(\.(?!experts\.).*)?|(layer\.\d\.)?DenseReluDense\..*|(gate|up|down)_proj"
 )
 KINDS = ("attention", "feed-forward")  # the targets that stand for all layers of a kind
 
@@ -140,7 +140,8 @@ def find_linear_layers(model: nn.Module) -> list[Projection]:
         elif module in seen or _is_out_of_reach(name):
             continue
         elif _is_linear(module):
-            attribute = next(name.removeprefix(block) for block in _around(name) if block in blocks)
+            inside = next(name.removeprefix(block) for block in _around(name) if block in blocks)
+            attribute = re.sub(r"^(\d+\.)+", "", inside)  # the number of a block that has no attention
             found.append(Projection(name, attribute, module.in_features, module.out_features))
         else:
             continue

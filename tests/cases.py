@@ -9,7 +9,7 @@ from lily_diffusion import LilyConfig, attach, detach
 from .conftest import awaken, inputs, small_unet
 from .zoo import build
 
-CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
+CONFIG = LilyConfig(r=4, stride_A=2, num_B=2, target_modules=("attention", "feed-forward"))
 NAMES = {
     "unet": "UNet2DConditionModel (Stable Diffusion 1.5)",
     "dit": "FluxTransformer2DModel",

@@ -13,7 +13,7 @@ from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, inputs, run
 
-CONFIG = LilyConfig(r=4, stride_A=2, num_B=2)
+CONFIG = LilyConfig(r=4, stride_A=2, num_B=2, target_modules=("attention", "feed-forward"))
 
 
 def traces(unet):
@@ -180,6 +180,31 @@ def test_batch_invariance(unet):
     detach(unet)
     awaken(attach(unet, LilyConfig(r=4, stride_A=2, num_B=2, routing="batch")), std=0.3)
     assert gap() > 100 * (base + 1e-7)  # the measure does see the coupling of the published routing
+
+
+def test_a_vector_for_each_image_is_routed_by_itself(sd15):
+    layer = sd15.time_embedding.linear_2
+    x = torch.randn(4, layer.in_features)
+    before = layer(x)
+    awaken(attach(sd15, LilyConfig(r=4, num_B=2, target_modules="time_embedding.linear_2")), std=0.3)
+    torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
+    assert layer(x).shape == before.shape and not torch.allclose(layer(x), before, rtol=1e-2)
+
+
+def test_only_the_adapted_layers_have_hooks(sd15):
+    def hooked():
+        return {name for name, module in sd15.named_modules() if module._forward_hooks}
+
+    last, first = ({n for n, _ in sd15.named_modules() if n.endswith(end)} for end in ("ff.net.2", "ff.net.0.proj"))
+    attach(sd15, LilyConfig(r=4, target_modules="to_q"), "attention")
+    assert hooked() == set()
+    attach(sd15, LilyConfig(r=4, target_modules="ff.net.2"), "last")
+    attach(sd15, LilyConfig(r=4, target_modules="feed-forward"), "both")
+    assert hooked() == first | last
+    detach(sd15, "both")
+    assert hooked() == last
+    detach(sd15)
+    assert hooked() == set()
 
 
 def test_signature_is_the_processors_own(sd15):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lily_diffusion import (
+    LilyConfig,
     attach,
     detach,
     load_lily_weights,
@@ -86,3 +87,20 @@ def test_replaced_processor_in_a_compiled_model(case):
             compiled(**case.inputs)
         refresh(case.model)
         torch.testing.assert_close(compiled(**case.inputs, return_dict=False)[0], case.adapted, rtol=1e-4, atol=1e-5)
+
+
+def test_feed_forward_layers_adapted_after_compiling():
+    """Attention is compiled with its adapter; one for other layers comes later, and goes again."""
+    case = Case("small unet")
+    detach(case.model)
+    awaken(attach(case.model, LilyConfig(r=4, num_B=2), "attention"))
+    compiled, _ = count_programs(case.model)
+    for change in (
+        lambda: None,
+        lambda: awaken(attach(case.model, LilyConfig(r=4, num_B=2, target_modules="feed-forward"), "others")),
+        lambda: detach(case.model, "others"),
+    ):
+        change()
+        with torch.no_grad():
+            got, expected = compiled(**case.inputs, return_dict=False)[0], case.run()
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """Frozen adapters inside the model's weights: the same outputs, and every bit back afterwards."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,11 +20,11 @@ from lily_diffusion import (
     unload_lily_weights,
 )
 
-from .cases import Case
+from .cases import CONFIG, Case
 from .conftest import awaken
 from .test_quantised import by_bitsandbytes, by_torchao
 
-STATIC = LilyConfig(r=4, stride_A=2, num_B=2, scaling=1.5, routing="static")
+STATIC = replace(CONFIG, scaling=1.5, routing="static")
 
 
 class Fusable(Case):

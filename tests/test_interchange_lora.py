@@ -14,7 +14,7 @@ from lily_diffusion.components import denoiser
 from lily_diffusion.frozen import factors, from_factors, projections
 from lily_diffusion.interchange.kohya_names import kohya_name
 from lily_diffusion.interchange.lora import read_lora, read_metadata, write_lora
-from lily_diffusion.sharing import find_projections
+from lily_diffusion.sharing import KINDS, select
 
 from .conftest import awaken, inputs, tiny_sd15, tiny_sdxl
 from .zoo import build
@@ -42,6 +42,7 @@ def draw(model, given):
 
 def frozen(model, num_B=3, **more):
     torch.manual_seed(0)
+    more = {"target_modules": KINDS, **more}
     config = LilyConfig(r=6, stride_A=2, num_B=num_B, scaling=1.5, routing="static", **more)
     adapter = awaken(attach(model, config))
     detach(model)
@@ -51,7 +52,7 @@ def frozen(model, num_B=3, **more):
 def uneven(model):
     """A frozen adapter with ranks 1, 2, 3 and 4 in turn, and a layer that adds nothing."""
     torch.manual_seed(1)
-    ranks = {p: 1 + i % 4 for i, p in enumerate(find_projections(model))}
+    ranks = {p: 1 + i % 4 for i, p in enumerate(select(model, KINDS))}
     parts = {p: (torch.randn(r, p.in_features), torch.randn(p.out_features, r) / 9) for p, r in ranks.items()}
     first = next(iter(parts))
     parts[first] = tuple(torch.zeros_like(t) for t in parts[first])
@@ -122,7 +123,7 @@ def test_diffusers_header(sd15, tmp_path):
     facts = {"model_class": "UNet2DConditionModel", "base_model": "owner/base", "trigger_words": words}
     path = write_lora(adapter, tmp_path / "dog.safetensors", component="unet", metadata={"note": "n"}, **facts)
     header = read_metadata(path)
-    ranks = {layer: max(1, 1 + i % 4 if i else 1) for i, layer in enumerate(p.name for p in find_projections(sd15))}
+    ranks = {layer: max(1, 1 + i % 4 if i else 1) for i, layer in enumerate(p.name for p in select(sd15, KINDS))}
     assert {k: t.shape[0] for k, t in load_file(path).items() if "lora_A" in k} == {
         f"unet.{layer}.lora_A.weight": rank for layer, rank in ranks.items()
     }
@@ -219,8 +220,10 @@ def test_diffusers_translates_the_original_names_back(tmp_path, layers_per_block
     back = StableDiffusionXLPipeline.lora_state_dict(tmp_path, weight_name="a.safetensors", unet_config=unet.config)[0]
     assert len(back) == 2 * len(adapter.layers)
     for p in projections(adapter):
-        old = p.name.removesuffix(p.attribute) + "processor." + p.attribute.removesuffix(".0")
-        down, up = (back[f"unet.{old}_lora.{part}.weight"] for part in ("down", "up"))
+        name = p.name + ".lora"
+        if "attn" in p.name:
+            name = p.name.removesuffix(p.attribute) + "processor." + p.attribute.removesuffix(".0") + "_lora"
+        down, up = (back[f"unet.{name}.{part}.weight"] for part in ("down", "up"))
         want_down, want_up = factors(adapter, p.name)
         torch.testing.assert_close(up @ down / len(down), want_up @ want_down)  # all alphas are 1
 

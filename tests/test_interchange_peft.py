@@ -40,6 +40,7 @@ def names(model):
 TARGETS = {
     "suffixes": lambda model: SUFFIXES,
     "part of them": lambda model: ["to_q", "to_out.0"],
+    "feed-forward too": lambda model: [*SUFFIXES, "ff.net.0.proj", "ff.net.2"],
     "by attention": lambda model: ["attn1.to_q", "attn2.to_q", "attn1.to_k"],
     "few full names": lambda model: names(model)[:7],
     "many full names": names,

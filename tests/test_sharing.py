@@ -1,9 +1,12 @@
 """Which layers are found, in which order, and who shares what."""
 
 import pytest
+import torch
 
 from lily_diffusion import LilyConfig, attach, group_table
-from lily_diffusion.sharing import find_projections, plan_groups, select
+from lily_diffusion.sharing import find_linear_layers, find_projections, plan_groups, select
+
+from .zoo import build
 
 
 def groups_of(unet, **config):
@@ -77,3 +80,52 @@ def test_near_misses_are_named(sd15):
         groups_of(sd15, target_modules=["to_k", "to_qq"])
     with pytest.raises(ValueError, match="names no linear layer"):
         groups_of(sd15, target_modules=["conv_in"])
+
+
+def attributes(model, *targets):
+    return {p.attribute for p in select(model, targets)}
+
+
+def test_kinds_of_layers(unet):
+    attention = {"to_q", "to_k", "to_v", "to_out.0"}
+    assert select(unet, ("attention",)) == select(unet, None) == find_projections(unet)
+    assert attributes(unet, "feed-forward") == {"ff.net.0.proj", "ff.net.2"}
+    assert attributes(unet, "feed-forward", "attention", "to_q") == attention | {"ff.net.0.proj", "ff.net.2"}
+    every = [n for n, m in unet.named_modules() if isinstance(m, torch.nn.Linear)]
+    assert sorted(p.name for p in find_linear_layers(unet)) == sorted(every)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("FluxTransformer2DModel", "ff.net.0.proj ff.net.2 ff_context.net.0.proj ff_context.net.2 proj_mlp proj_out"),
+        ("ZImageTransformer2DModel", "feed_forward.w1 feed_forward.w2 feed_forward.w3"),
+        ("QwenImageTransformer2DModel", "img_mlp.net.0.proj img_mlp.net.2 txt_mlp.net.0.proj txt_mlp.net.2"),
+        ("WanAnimate2Transformer3DModel", "ffn.0 ffn.2"),
+        ("PRXTransformer2DModel", "gate_proj up_proj down_proj"),
+        (
+            "HiDreamImageTransformer2DModel",  # whose experts see a part of the tokens
+            "ff_i.shared_experts.w1 ff_i.shared_experts.w2 ff_i.shared_experts.w3 ff_t.w1 ff_t.w2 ff_t.w3",
+        ),
+    ],
+)
+def test_feed_forward_layers_of_a_model(name, layers):
+    model = build(name)[0]
+    found = select(model, ("feed-forward",))
+    assert {p.attribute for p in found} == set(layers.split())
+    if name.startswith("Flux"):
+        assert "proj_out" not in {p.name for p in found}  # the model's own last layer
+
+
+def test_a_model_without_linear_feed_forward_layers():
+    sana = build("SanaTransformer2DModel")[0]
+    assert select(sana, ("attention", "feed-forward")) == find_projections(sana)
+    with pytest.raises(ValueError, match="'feed-forward' names no linear layer"):
+        select(sana, ("feed-forward",))
+
+
+def test_other_linear_layers_by_their_names(sd15):
+    assert attributes(sd15, "time_embedding.linear_2", "time_emb_proj") >= {"time_embedding.linear_2"}
+    groups = groups_of(sd15, target_modules=["resnets.0.time_emb_proj"])
+    assert {g.projection for g in groups} == {"resnets.0.time_emb_proj"}
+    assert all(layer.endswith("resnets.0.time_emb_proj") for g in groups for layer in g.layers)

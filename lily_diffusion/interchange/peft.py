@@ -156,8 +156,7 @@ def by_layer(tensors: Mapping[str, torch.Tensor], model: nn.Module, name: str) -
     if foreign := [layer for layer in found if layer not in known]:
         raise ValueError(
             f"{len(foreign)} of the {len(found)} layers in {name} are no linear layers of this "
-            f"{type(model).__name__}, first {', '.join(foreign[:3])}: the adapter is for another base, or adapts "
-            "convolutions too, which this library does not."
+            f"{type(model).__name__}, first {', '.join(foreign[:3])}: the adapter is for another base."
         )
     return {p: found[p.name] for p in known.values() if p.name in found}
 
