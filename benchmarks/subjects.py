@@ -63,7 +63,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", default="embedded", help="'embedded', 'embedded-dit' or a pipeline's folder")
     add("--work_dir", default="outputs/subjects", help="pictures, adapters and what is done so far")
     add("--results_dir", default=str(RESULTS))
-    add("--rank", type=int, default=32)
+    add("--target_modules", nargs="+", default=["attention", "feed-forward"], metavar="NAME")
+    add("--rank", type=int, default=16)
     add("--stride_A", type=int, default=4)
     add("--num_B", type=int, default=4)
     add("--scaling", type=float, default=2.0)
@@ -182,6 +183,7 @@ def training_flags(args: argparse.Namespace, folder: Path) -> list[str]:
         *("--pretrained_model_name_or_path", args.model, "--instance_data_dir", str(folder / "pictures")),
         *("--output_dir", str(folder / "adapter"), "--mixed_precision", args.mixed_precision),
         *("--cache_latents", "--checkpointing_steps", "0", "--report_to", "none"),
+        *("--target_modules", *args.target_modules),
         *(text for name in names for text in (f"--{name}", str(getattr(args, name)))),
     ]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .sharing import DENOISERS, TEXT_ENCODERS
+from .sharing import DENOISERS, TEXT_ENCODERS, in_feed_forward
 
 WeightSpec = float | str | Mapping[str, Any]
 ALIASES = {"down": "down_blocks", "mid": "mid_block", "up": "up_blocks"}  # as diffusers' own weight dicts spell them
@@ -160,27 +160,28 @@ def joined(weights: Mapping[str, AdapterWeight]) -> AdapterWeight:
 
 
 def known_selectors(layers: Sequence[str]) -> list[str]:
-    """Names that select some of the layers: blocks, kinds of attention, projections."""
+    """Names that select some of the layers: blocks, kinds of attention or feed-forward modules, single layers."""
     short = {full: alias for alias, full in ALIASES.items()}
     blocks: dict[str, None] = {}  # in forward order, each once
-    attentions: dict[str, None] = {}
+    kinds: dict[str, None] = {}
     projections: dict[str, None] = {}
     for layer in layers:
         pieces = [short.get(piece, piece) for piece in layer.split(".")]
-        end = -2 if pieces[-1].isdigit() else -1
+        inside = in_feed_forward(layer)
+        end = -inside.count(".") or (-2 if pieces[-1].isdigit() else -1)
         blocks[pieces[0]] = None
         if len(pieces) > 1 and pieces[1].isdigit():
             blocks[".".join(pieces[:2])] = None
-        if len(pieces) > 1 - end:
-            attentions[pieces[end - 1]] = None
-        projections[".".join(pieces[end:])] = None
+        if len(pieces) > 1 - end and not pieces[end - 1].isdigit():
+            kinds[pieces[end - 1]] = None
+        projections[inside or ".".join(pieces[end:])] = None
     order = {name: i for i, name in enumerate([*ALIASES, *(block.split(".")[0] for block in blocks)])}
 
     def place(block: str) -> tuple[int, int]:
         name, _, number = block.partition(".")
         return order[name], int(number or -1)
 
-    return [*dict.fromkeys([*sorted(blocks, key=place), *attentions, *projections])]
+    return [*dict.fromkeys([*sorted(blocks, key=place), *kinds, *projections])]
 
 
 def _flatten(spec: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Keyframes]]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .sharing import in_feed_forward
+
 Colour = tuple[int, int, int]
 INK, FAINT, PAPER, FRAME = (30, 30, 34), (100, 100, 108), (255, 255, 255), (214, 214, 220)
 HUES: list[Colour] = [(0, 98, 178), (222, 94, 0), (0, 148, 104), (158, 58, 156), (196, 152, 0), (190, 30, 60)]
@@ -57,16 +59,21 @@ def places_of(layers: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
     """Layer -> (section, block, number) for people to read, from full names and their projections.
 
     "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_out.0" with projection "to_out.0" becomes
-    ("attn2", "down_blocks.0", "1.0"), and "transformer_blocks.7.attn.to_q" becomes ("attn", "transformer_blocks", "7").
+    ("attn2", "down_blocks.0", "1.0"), "transformer_blocks.7.ff.net.2" becomes ("ff", "transformer_blocks", "7").
     Where two layers would come to the same place, the block is the whole name.
     """
-    names = {layer: layer.removesuffix(projection).strip(".") for layer, projection in layers.items()}
+    names = {layer: _module_around(layer, projection) for layer, projection in layers.items()}
     places = {name: _place_of(name) for name in dict.fromkeys(names.values())}
     count = Counter(places.values())
     for name, (section, *_) in places.items():
         if count[places[name]] > 1:
             places[name] = (section, name, "")
     return {layer: places[name] for layer, name in names.items()}
+
+
+def _module_around(layer: str, projection: str) -> str:
+    inside = in_feed_forward(layer)
+    return layer.removesuffix(inside.partition(".")[2] or projection).strip(".")
 
 
 def _place_of(name: str) -> tuple[str, str, str]:

@@ -210,6 +210,13 @@ def _feed_forward(layers: list[Projection]) -> set[str]:
     return found | {p.name for p in layers if p.name.removesuffix("proj_out") + "proj_mlp" in found}
 
 
+def in_feed_forward(layer: str) -> str:
+    """The end of a layer's full name that begins with that of a feed-forward module, such as "ff.net.2"; else ""."""
+    pieces = layer.split(".")
+    start = next((i for i, piece in enumerate(pieces) if FEED_FORWARD.fullmatch(piece)), len(pieces))
+    return ".".join(pieces[start:])
+
+
 def plan_groups(projections: list[Projection], config: LilyConfig) -> tuple[Group, ...]:
     """Group projections, given in forward order, by name and shape, and deal out the As.
 

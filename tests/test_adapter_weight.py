@@ -6,7 +6,7 @@ import torch
 from lily_diffusion import LilyConfig, attach, get_adapter_weights, set_adapters
 from lily_diffusion.adapter_weight import Keyframes, known_selectors, parse
 from lily_diffusion.blend import set_fraction
-from lily_diffusion.sharing import find_projections
+from lily_diffusion.sharing import KINDS, select
 from lily_diffusion.state import get_state
 
 from .cases import Case
@@ -67,10 +67,14 @@ def test_keyframes_know_their_order():
         Keyframes(((0.5, 1.0), (0.5, 0.0)))
 
 
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
 def test_known_selectors_name_layers(unet):
-    layers = [p.name for p in find_projections(unet)]
+    layers = [p.name for p in select(unet, KINDS)]
     known = known_selectors(layers)
-    assert {"mid", "attn1", "attn2", "to_q", "to_out.0"} < set(known)
+    blocks = [name for name in known if name.split(".")[0] in ("down", "mid", "up")]
+    assert known[len(blocks) :] == ["attn1", "attn2", "ff", *ATTENTION, "ff.net.0.proj", "ff.net.2"]
     for selector in known:
         parse({selector: 0.0}).check(layers)
 

@@ -121,6 +121,9 @@ def test_places():
         "transformer_blocks.7.attn.add_k_proj": "add_k_proj",
         "down_blocks.1.attentions.0.to_q": "to_q",
         "attn.to_q": "to_q",
+        "up_blocks.1.attentions.0.transformer_blocks.0.ff.net.0.proj": "ff.net.0.proj",
+        "transformer_blocks.7.ff_context.net.2": "ff_context.net.2",
+        "single_transformer_blocks.7.proj_mlp": "proj_mlp",
     }
     assert list(places_of(names).values()) == [
         ("attn2", "down_blocks.0", "1.0"),
@@ -128,6 +131,9 @@ def test_places():
         ("attn", "transformer_blocks", "7"),
         ("attentions", "down_blocks.1", "0"),
         ("attn", "attn", ""),
+        ("ff", "up_blocks.1", "0.0"),
+        ("ff_context", "transformer_blocks", "7"),
+        ("single_transformer_blocks", "single_transformer_blocks", "7"),
     ]
 
 

@@ -24,11 +24,10 @@ LAYERS = [  # imports run downward only; neighbours on one line do not import ea
     ["lily_diffusion.fusing", "lily_diffusion.step_clock"],
     ["lily_diffusion.attention_processor"],
     ["lily_diffusion.state", "lily_diffusion.frozen", "lily_diffusion.header"],
-    ["lily_diffusion.adapter", "lily_diffusion.adapter_weight"],
+    ["lily_diffusion.adapter", "lily_diffusion.adapter_weight", "lily_diffusion.heat_map"],
     ["lily_diffusion.sharing"],
     ["lily_diffusion.config"],
     ["lily_diffusion.functional", "lily_diffusion.forward_order", "lily_diffusion.base_model", "lily_diffusion.grid"],
-    ["lily_diffusion.heat_map"],
 ]
 FENCES = {
     "gradio": ["ui"],

@@ -10,6 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from lily_diffusion import LilyConfig, attach
+from lily_diffusion.sharing import KINDS
 
 from .conftest import awaken
 from .tiny_pipelines import resolution, save_pipeline
@@ -28,7 +29,8 @@ def load(name, folder, routing="sample"):
     pipe = DiffusionPipeline.from_pretrained(save_pipeline(name, folder)).to(torch.float64)
     pipe.set_progress_bar_config(disable=True)
     model = getattr(pipe, "transformer", None) or pipe.unet
-    adapter = awaken(attach(model, LilyConfig(r=4, stride_A=1, num_B=4, scaling=4.0, routing=routing))).double()
+    config = LilyConfig(r=4, stride_A=1, num_B=4, scaling=4.0, routing=routing, target_modules=KINDS)
+    adapter = awaken(attach(model, config)).double()
     for router in adapter.lily_router.parameters():
         router.data.mul_(10)
     return pipe

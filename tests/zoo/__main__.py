@@ -40,7 +40,7 @@ def main() -> int:
 
 def page(reports: dict[str, Report]) -> str:
     lines = [TEXT.format(count=len({n.split(" (")[0] for n in reports}), rows=len(reports), versions=versions())]
-    lines += ["| class | attention modules | adapted projections | remarks |", "|---|---|---|---|"]
+    lines += ["| class | attention modules | adapted layers | remarks |", "|---|---|---|---|"]
     for name, report in sorted(reports.items()):
         projections = ", ".join(f"`{key}` {count}" for key, count in report.projections.items())
         lines.append(f"| {name} | {report.attentions} | {projections} | {remarks(report)} |")
@@ -70,13 +70,15 @@ def versions() -> str:
 TEXT = """# Models
 
 Lily was tried on {count} of diffusers' denoiser classes, in {rows} tiny configurations of the real classes with random
-weights in float32 ({versions}). This page is written by `python -m tests.zoo --write`; the tests run the same checks.
+weights in float32 ({versions}), on all attention
+projections and feed-forward layers. This page is written by `python -m tests.zoo --write`; the tests run the same
+checks.
 
 Every row has passed these, but for what its remarks say:
 
 - **fresh adapter is exact**: attaching changes no bit of the output;
 - **adapter changes output**, once its experts are not zero;
-- **every tensor has gradient**, but where the model itself does not use a projection;
+- **every tensor has gradient**, but where the model itself does not use a layer;
 - **gradient checkpointing** gives the same gradients;
 - **saved and loaded**: the file, loaded into the bare model, gives the same bits;
 - **weight 0 is exact**, and two adapters **blend in any order** to the same bits;
@@ -85,10 +87,12 @@ Every row has passed these, but for what its remarks say:
 
 Try your own model: `from lily_diffusion.testing import check_model; print(check_model(model, inputs))`.
 
-What is out of reach: attention without processors (the pooling of HunyuanDiT and Mochi, ConsisID's perceivers, SanaWM's
-linear attention) and output layers outside the attention module (`proj_out` of single-stream blocks). A projection that
-a model calls outside its processor gets a hook of its own (LuminaNextDiT2DModel's `attn2.to_out.0`). Where a model runs
-padded tokens through its projections, they count in the routing's mean like any other.
+Attention projections are adapted through the processors. Every other linear layer can be adapted too, through a hook:
+the feed-forward ones of all blocks by the word `feed-forward` in `target_modules`, any other by the end of its name
+(`time_embedding.linear_2`, `norm1.linear`, a perceiver's `to_kv`). `feed-forward` leaves out the experts of a mixture,
+which see a part of the tokens, and stands for nothing in Sana's models, which have convolutions there. Convolutions are
+out of reach. A layer that is given one vector for each picture, such as those of the timestep, routes each by itself.
+Where a model runs padded tokens through its layers, they count in the routing's mean like any other.
 
 Of the pipelines that can be trained, Z-Image, Qwen-Image and Lumina-Image 2.0 pad the prompts of a batch to the longest
 one inside the denoiser (Z-Image in steps of 32 tokens). Beside a longer prompt, an adapter there draws another picture
