@@ -62,18 +62,14 @@ def places_of(layers: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
     ("attn2", "down_blocks.0", "1.0"), "transformer_blocks.7.ff.net.2" becomes ("ff", "transformer_blocks", "7").
     Where two layers would come to the same place, the block is the whole name.
     """
-    names = {layer: _module_around(layer, projection) for layer, projection in layers.items()}
+    ends = {layer: in_feed_forward(layer).partition(".")[2] or projection for layer, projection in layers.items()}
+    names = {layer: layer.removesuffix(end).strip(".") for layer, end in ends.items()}
     places = {name: _place_of(name) for name in dict.fromkeys(names.values())}
     count = Counter(places.values())
     for name, (section, *_) in places.items():
         if count[places[name]] > 1:
             places[name] = (section, name, "")
     return {layer: places[name] for layer, name in names.items()}
-
-
-def _module_around(layer: str, projection: str) -> str:
-    inside = in_feed_forward(layer)
-    return layer.removesuffix(inside.partition(".")[2] or projection).strip(".")
 
 
 def _place_of(name: str) -> tuple[str, str, str]:
@@ -110,7 +106,7 @@ class Layout:
     """Where everything stands, in pixels, for panels that all show the same layers.
 
     Attributes:
-        columns: projections, from left to right.
+        columns: section -> its projections, from left to right.
         rows: (section, block, number) from top to bottom, section by section.
         tops: y of each panel's caption.
         size: (width, height) of the sheet.
@@ -119,14 +115,17 @@ class Layout:
     def __init__(self, panels: Sequence[Panel], title: str, note: str) -> None:
         layers = panels[0].layers
         self.steps, self.experts = len(layers[0].usage), len(layers[0].usage[0])
-        self.columns = list(dict.fromkeys(layer.column for layer in layers))
         self.sections = list(dict.fromkeys(layer.section for layer in layers))
+        self.columns: dict[str, list[str]] = {section: [] for section in self.sections}
+        for section, column in dict.fromkeys((layer.section, layer.column) for layer in layers):
+            self.columns[section].append(column)
         self.rows = sorted(dict.fromkeys(layer.row for layer in layers), key=lambda row: self.sections.index(row[0]))
         self.step = max(2, MAP_WIDTH // self.steps)
         self.block_width = max(_width(row[1]) for row in self.rows)
         self.left = MARGIN + GAP + self.block_width + GAP + max(_width(row[2]) for row in self.rows) + GAP
         self.pitch = self.step * self.steps + GAP // 2 + SHARES_WIDTH + 2 * GAP
-        width = max(self.left + len(self.columns) * self.pitch - 2 * GAP + MARGIN, 820)
+        self.abreast = max(map(len, self.columns.values()))
+        width = max(self.left + self.abreast * self.pitch - 2 * GAP + MARGIN, 820)
         self.titles = _wrap(title, TITLE, width - 2 * MARGIN)
         self.notes = _wrap(note, TEXT, width - 2 * MARGIN)
         self.legend_top = MARGIN + len(self.titles) * _line(TITLE) + len(self.notes) * _line(TEXT) + GAP
@@ -142,26 +141,27 @@ class Layout:
             top += len(caption) * _line(HEAD) + body + 3 * GAP
         self.size = (width, top - 3 * GAP + MARGIN)
 
-    def x(self, column: str, step: int = 0) -> int:
-        """Left edge of a step, counted from 0, in a projection's map."""
-        return self.left + self.columns.index(column) * self.pitch + step * self.step
+    def x(self, column: int, step: int = 0) -> int:
+        """Left edge of a step in a column, both counted from 0."""
+        return self.left + column * self.pitch + step * self.step
 
-    def heads(self, panel: int) -> int:
-        """y of the line with the projections' names, and with the first section's."""
-        return self.tops[panel] + len(self.captions[panel]) * _line(HEAD)
+    def x_of(self, layer: Layer, step: int = 0) -> int:
+        """Left edge of a step, counted from 0, in a layer's row."""
+        return self.x(self.columns[layer.section].index(layer.column), step)
 
     def y(self, panel: int, row: tuple[str, str, str]) -> int:
-        """Top edge of a layer's row; every section has a line of its own above its rows."""
-        return self.heads(panel) + self.rows.index(row) * ROW + (self.sections.index(row[0]) + 1) * SECTION
+        """Top edge of a layer's row; above those of a section is a line with its name and its projections'."""
+        top = self.tops[panel] + len(self.captions[panel]) * _line(HEAD)
+        return top + self.rows.index(row) * ROW + (self.sections.index(row[0]) + 1) * SECTION
 
     def cell(self, panel: int, layer: Layer, step: int) -> tuple[int, int, int, int]:
         """Left, top, right and bottom pixel of a cell, all inside it."""
-        x, y = self.x(layer.column, step), self.y(panel, layer.row)
+        x, y = self.x_of(layer, step), self.y(panel, layer.row)
         return x, y, x + self.step - 1, y + ROW - 2
 
     def shares(self, panel: int, layer: Layer) -> tuple[int, int]:
         """Left top corner of a layer's bar, which is SHARES_WIDTH wide."""
-        return self.x(layer.column, self.steps) + GAP // 2, self.y(panel, layer.row)
+        return self.x_of(layer, self.steps) + GAP // 2, self.y(panel, layer.row)
 
 
 def routing_map(panels: Sequence[Panel], *, title: str, note: str = "") -> Image.Image:
@@ -206,12 +206,11 @@ def _draw_legend(pen: ImageDraw.ImageDraw, layout: Layout) -> None:
 
 
 def _draw_names(pen: ImageDraw.ImageDraw, layout: Layout, panel: int) -> None:
-    """Projections above, steps below, and at the left sections, blocks (once a run) and numbers."""
+    """Sections with their projections, unless they are those above; steps below; blocks (once a run) and numbers."""
     last, before = layout.rows[-1], ("", "", "")
     foot = layout.y(panel, last) + ROW + 2
-    for column in layout.columns:
+    for column in range(layout.abreast):
         x, right = layout.x(column), layout.x(column, layout.steps)
-        _write(pen, (x, layout.heads(panel)), [column], TEXT, INK)
         _write(pen, (x, foot), ["step 1"], TEXT, FAINT)
         pen.text((right, foot), str(layout.steps), FAINT, _font(TEXT), anchor="ra")
         _write(pen, (right + GAP // 2, foot), ["shares"], TEXT, FAINT)
@@ -219,6 +218,9 @@ def _draw_names(pen: ImageDraw.ImageDraw, layout: Layout, panel: int) -> None:
         y = layout.y(panel, row)
         if row[0] != before[0]:
             _write(pen, (MARGIN, y - SECTION), [row[0]], TEXT, INK)
+            columns = layout.columns[row[0]]
+            for i, name in enumerate(columns if columns != layout.columns.get(before[0]) else []):
+                _write(pen, (layout.x(i), y - SECTION), [name], TEXT, INK)
         if row[:2] != before[:2]:
             _write(pen, (MARGIN + GAP, y), [row[1]], TEXT, FAINT)
         _write(pen, (MARGIN + GAP + layout.block_width + GAP, y), [row[2]], TEXT, FAINT)
@@ -228,8 +230,8 @@ def _draw_names(pen: ImageDraw.ImageDraw, layout: Layout, panel: int) -> None:
 def _draw_cells(pen: ImageDraw.ImageDraw, layout: Layout, panel: int, shown: Panel) -> None:
     above: dict[str, Layer] = {}
     for layer in sorted(shown.layers, key=lambda layer: layout.rows.index(layer.row)):
-        left, top = layout.x(layer.column), layout.y(panel, layer.row)
-        pen.rectangle((left - 1, top - 1, layout.x(layer.column, layout.steps), top + ROW - 1), outline=FRAME)
+        left, top = layout.x_of(layer), layout.y(panel, layer.row)
+        pen.rectangle((left - 1, top - 1, layout.x_of(layer, layout.steps), top + ROW - 1), outline=FRAME)
         for step, (probabilities, entropy) in enumerate(zip(layer.usage, layer.entropy, strict=True)):
             pen.rectangle(layout.cell(panel, layer, step), cell_colour(probabilities, entropy))
         _draw_shares(pen, layer, *layout.shares(panel, layer))

@@ -54,7 +54,7 @@ def test_every_cell_has_the_colour_of_its_mixture(drawn):
 
 def test_rows_stand_section_by_section_in_forward_order(drawn):
     layout, _ = drawn
-    assert layout.columns == ["to_q", "to_k"]
+    assert layout.columns == {"attn1": ["to_q", "to_k"], "attn2": ["to_q"]}
     assert [row[:2] for row in layout.rows] == [
         ("attn1", "down_blocks.0"),
         ("attn1", "mid_block"),
@@ -77,7 +77,7 @@ def test_shares_are_as_wide_as_the_mean_probabilities(drawn):
 def test_a_dark_line_parts_layers_with_other_experts_only(drawn):
     layout, picture = drawn
     _, mid, up = (next(x for x in LAYERS if x.block == b) for b in ("down_blocks.0", "mid_block", "up_blocks.0"))
-    x = layout.x("to_q") + 1
+    x = layout.x(0) + 1
     assert picture.getpixel((x, layout.y(0, mid.row) - 1)) == heat_map.INK
     assert picture.getpixel((x, layout.y(0, up.row) - 1)) == heat_map.FRAME
     assert picture.getpixel((x, layout.y(0, LAYERS[2].row) - 1)) == heat_map.FRAME  # a section begins
@@ -85,7 +85,7 @@ def test_a_dark_line_parts_layers_with_other_experts_only(drawn):
 
 def test_where_there_is_no_layer_the_paper_stays(drawn):
     layout, picture = drawn
-    top, left = layout.y(0, LAYERS[3].row), layout.x("to_k")  # the mid block has no to_k here
+    top, left = layout.y(0, LAYERS[3].row), layout.x(1)  # the mid block has no to_k here
     box = picture.crop((left, top + 1, left + layout.pitch - 30, top + heat_map.ROW - 2))
     assert box.getcolors() == [(box.width * box.height, heat_map.PAPER)]
 
