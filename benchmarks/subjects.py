@@ -68,7 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--stride_A", type=int, default=4)
     add("--num_B", type=int, default=4)
     add("--scaling", type=float, default=2.0)
-    add("--learning_rate", type=float, default=1e-3)
+    add("--learning_rate", type=float, default=1.4e-3)
     add("--max_train_steps", type=int, default=200)
     add("--train_batch_size", type=int, default=4)
     add("--mixed_precision", choices=("no", "bf16"), default="no")

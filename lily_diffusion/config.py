@@ -21,8 +21,8 @@ class LilyConfig:
         num_B: experts in each group, shared by all of its layers (the paper's ne_2); 1 only with "static" routing.
         scaling: the update is multiplied by it as it is, no alpha / r (the authors' lily_s).
         target_modules: layers to adapt: "attention", "feed-forward", an attribute of the attention module ("to_q",
-            "to_out.0"), the end of any linear layer's name ("attn2.to_k", "ff.net.2") or a full name. None adapts
-            every attention projection.
+            "to_out.0"), the end of any linear layer's name ("attn2.to_k", "ff.net.2") or a full name. None is
+            "attention": every attention projection.
         routing: "sample" (default), "batch", "token" or "static"; see `functional.route`.
         dropout: probability with which an input feature is dropped in training, in [0, 1).
 
@@ -74,7 +74,7 @@ class LilyConfig:
 
 
 def _names(target_modules: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names without repetition, in the order given."""
+    """Names without repetition, in the order given; "attention" alone is None."""
     if target_modules is None:
         return None
     names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
@@ -82,4 +82,4 @@ def _names(target_modules: str | Sequence[str] | None) -> tuple[str, ...] | None
         raise ValueError(
             "target_modules must name at least one layer, such as to_q; None adapts every attention projection."
         )
-    return tuple(dict.fromkeys(names))
+    return None if names == ("attention",) else tuple(dict.fromkeys(names))

@@ -191,8 +191,8 @@ def test_the_rate_of_prodigy_is_the_step_size_that_it_found():
         ({"rank": 128}, False, 5e-5),
         ({"rank": 16}, False, 1.4e-4),
         ({"optimizer": "Prodigy"}, False, 1.0),
-        ({"optimizer": "lion"}, False, 1e-5),
-        ({"optimizer": "schedule_free"}, True, 1e-3),
+        ({"optimizer": "lion"}, False, 1.4e-5),
+        ({"optimizer": "schedule_free"}, True, 1.4e-3),
     ],
 )
 def test_the_default_rate(flags, embedded, rate):

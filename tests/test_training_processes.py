@@ -28,7 +28,11 @@ SCRIPT = ROOT / "train_scripts" / "train_dreambooth_lily.py"
 
 def flags_of(args) -> list[str]:
     given = {name: value for name, value in vars(args).items() if value not in (None, False)}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
+    flags = []
+    for name, value in given.items():
+        texts = [] if value is True else value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *map(str, texts)]
+    return flags
 
 
 def launch(args) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from diffusers.optimization import SchedulerType
 
+from ..sharing import KINDS
 from .checks import TRACKERS
 from .families.flow_matching import WEIGHTINGS
 from .optimizer import OPTIMIZERS
@@ -135,15 +136,15 @@ def _adapter(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group(
         "adapter", "Lily shares its A matrices between neighbouring layers and mixes num_B shared B experts."
     ).add_argument
-    add("--rank", type=int, default=32, help="width of the adapter (default: 32)")
+    add("--rank", type=int, default=16, help="width of the adapter (default: 16)")
     add("--stride_A", type=int, default=4, help="how many neighbouring layers share one A (default: 4)")
     add("--num_B", type=int, default=4, help="B experts in each group of layers (default: 4)")
     add("--scaling", type=float, default=2.0, help="multiplier of the adapter, fixed for its life (default: 2)")
     add("--routing", default="sample", choices=("sample", "batch", "token", "static"),
         help="over what the router averages: each image alone, the batch as published, no average, or no router input")
     add("--lily_dropout", type=float, default=0.0, help="dropout on the adapter's input (default: 0)")
-    add("--target_modules", nargs="+", metavar="NAME",
-        help="projections to adapt, such as to_q attn2.to_k (default: every attention projection)")
+    add("--target_modules", nargs="+", default=list(KINDS), metavar="NAME",
+        help="what to adapt: attention, feed-forward, names such as to_q attn2.to_k (default: attention feed-forward)")
     add("--train_text_encoder", action="store_true", help="adapt the CLIP text encoders as well")
     add("--text_encoder_lr", type=float, help="their learning rate (default: that of the denoiser)")
     add("--use_ema", action="store_true", help="save and show a running average of the adapter's weights")

@@ -91,8 +91,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     filled.update({name: value for name, value in defaults.items() if filled[name] is None})
     if args.max_train_steps is None and args.num_train_epochs is None:
         filled["max_train_steps"] = 500
-    if args.target_modules is not None:
-        filled["target_modules"] = _target_modules(args)
+    filled["target_modules"] = _target_modules(args)
     completed = argparse.Namespace(**filled)
     _check_steps(completed)
     if args.resume_from_checkpoint is not None:
@@ -128,8 +127,8 @@ def _check_ranges(args: argparse.Namespace) -> None:
 def _check_adapter(args: argparse.Namespace) -> None:
     idle = args.num_B == 1 and args.routing != "static"
     _refuse(idle, "--num_B 1 leaves the routers nothing to choose from; take 2 or more, or --routing static")
-    nothing = args.target_modules is not None and not _target_modules(args)
-    _refuse(nothing, "--target_modules names no projection; write names such as to_q attn2.to_k, or leave it out")
+    nothing = not _target_modules(args)
+    _refuse(nothing, "--target_modules names no layer; write names such as to_q attn2.to_k, or leave it out")
     if args.aspect_ratio_buckets is not None:
         parse_buckets(args.aspect_ratio_buckets, 1)  # what the edges must be multiples of is known with the base model
 

@@ -47,11 +47,10 @@ def check_checkpoint(args: argparse.Namespace) -> None:
 def _check_adapter(args: argparse.Namespace, header: LilyHeader) -> None:
     for flag, field in CONFIG.items():
         before, now = getattr(header.config, field), getattr(args, flag)
-        if (list(before) if isinstance(before, tuple) else before) == now:
-            continue
-        what = " ".join(before) if isinstance(before, tuple) else before
-        advice = f"give --{flag} {what}" if before is not None else f"leave --{flag} out"
-        raise TrainingError(f"the checkpoint was made with {field}={before}, not {now}; {advice}")
+        if field == "target_modules":
+            before, now = " ".join(before or ("attention",)), " ".join(now)
+        if before != now:
+            raise TrainingError(f"the checkpoint was made with {field}={before}, not {now}; give --{flag} {before}")
     encoders = [part.component for part in header.parts if part.component not in ("unet", "transformer")]
     if bool(encoders) != args.train_text_encoder:
         advice = "give --train_text_encoder as well" if encoders else "leave --train_text_encoder out"
