@@ -102,7 +102,7 @@ def stand_ins(pipe: Any, subject: str):
     prompts = calibration_prompts(subject)
     fit = bake_lily(pipe, prompts, "routed", seed=SEED, **CALL)
     yield "fit, 8 prompts", fit.adapter, fit.report["error"]
-    yield "the same at rank 16", reduce_rank(fit.adapter, rank=16).adapter, None
+    yield "the same at rank 8", reduce_rank(fit.adapter, rank=8).adapter, None
     one = bake_lily(pipe, prompts[:1], "routed", seed=SEED, **CALL)
     yield "fit, 1 prompt", one.adapter, one.report["error"]
     mean = bake_lily(pipe, prompts, "routed", seed=SEED, method="mean", **CALL)

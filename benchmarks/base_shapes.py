@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import peft
@@ -40,6 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     add("--rounds", type=int, default=15, help="of steps or calls that are timed; the rivals take turns in each")
     add("--batch_size", type=int, default=2)
+    add("--target_modules", nargs="+", default=["attention"], metavar="NAME", help="the layers that all rivals adapt")
     add("--results_dir", default=str(RESULTS))
 
 
@@ -69,8 +71,18 @@ def facts() -> dict[str, Any]:
 
 
 def results_of(name: str, args: argparse.Namespace) -> str:
-    """Results at the models' own widths have a name of their own."""
-    return f"{name}_wide" if args.size in ("wide", "full") else name
+    """Results at the models' own widths, and those of more layers than attention's, have names of their own."""
+    more = "_feed_forward" if "feed-forward" in args.target_modules else ""
+    return f"{name}_wide{more}" if args.size in ("wide", "full") else f"{name}{more}"
+
+
+def config_of(args: argparse.Namespace) -> LilyConfig:
+    return replace(CONFIG, target_modules=tuple(args.target_modules))
+
+
+def layers_of(result: dict[str, Any]) -> str:
+    """What the rivals adapt, in words."""
+    return "every attention projection" + " and feed-forward layer" * ("feed-forward" in result.get("targets", ()))
 
 
 def embedded(batch: int) -> list[Subject]:
@@ -154,36 +166,36 @@ def twin(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
 
-def lily(model: nn.Module) -> list[nn.Parameter]:
+def lily(model: nn.Module, config: LilyConfig) -> list[nn.Parameter]:
     """Attach Lily; returns what is trained."""
-    return list(attach(model, CONFIG).float().requires_grad_(True).parameters())
+    return list(attach(model, config).float().requires_grad_(True).parameters())
 
 
-def lora(model: Any, rank: int) -> list[nn.Parameter]:
+def lora(model: Any, config: LilyConfig, rank: int) -> list[nn.Parameter]:
     """Attach LoRA as diffusers' scripts do; returns what is trained, in the base's type."""
-    targets = [p.name for p in select(model, None)]
+    targets = [p.name for p in select(model, config.target_modules)]
     model.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def peft_lily(model: nn.Module) -> peft.PeftModel:
+def peft_lily(model: nn.Module, config: LilyConfig) -> peft.PeftModel:
     """Put PEFT's own Lily on a model; its targets are the ends of names, or it would share nothing.
 
     It cannot name FLUX.2's to_out of single blocks so, because in double blocks that is a list: they stay bare.
     """
     lists = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    targets = sorted({p.attribute for p in select(model, None)} - lists)
-    config = peft.LilyConfig(
-        r=CONFIG.r, stride_A=CONFIG.stride_A, num_B=CONFIG.num_B, scaling=CONFIG.scaling, target_modules=targets
+    targets = sorted({p.attribute for p in select(model, config.target_modules)} - lists)
+    theirs = peft.LilyConfig(
+        r=config.r, stride_A=config.stride_A, num_B=config.num_B, scaling=config.scaling, target_modules=targets
     )
-    return peft.get_peft_model(model, config)  # type: ignore[arg-type]
+    return peft.get_peft_model(model, theirs)  # type: ignore[arg-type]
 
 
-def equal_rank(model: nn.Module) -> int:
+def equal_rank(model: nn.Module, config: LilyConfig) -> int:
     """The LoRA rank whose number of parameters comes nearest to Lily's."""
-    projections = select(model, None)
-    trained = sum(p.numel() for p in lily(twin(model)))
-    return max(1, round(trained / sum(p.in_features + p.out_features for p in projections)))
+    layers = select(model, config.target_modules)
+    trained = sum(p.numel() for p in lily(twin(model), config))
+    return max(1, round(trained / sum(p.in_features + p.out_features for p in layers)))
 
 
 def seconds(call: Callable[[], Any]) -> float:

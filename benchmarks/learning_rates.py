@@ -3,8 +3,8 @@
     python -m benchmarks.learning_rates
     python -m benchmarks.learning_rates --ranks 16 --rates 1e-3 2e-3 --subjects "robot face"
 
-Each cell is how much likeness rises, as benchmarks/subjects.py measures it, on average over the subjects. What is done
-already, with the same settings and the same base, is not run again.
+Each cell is how much likeness rises, as benchmarks/subjects.py measures it, on average over the subjects, with adapters
+on attention alone. What is done already, with the same settings and the same base, is not run again.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def rise(pipe, likeness: Likeness, emoji, rank: int, rate: float, subject: str, 
     """How much likeness rises for one subject."""
     folder = Path(args.work_dir) / f"{rank}_{rate:g}_{subject.replace(' ', '_')}"
     flags = ["--rank", str(rank), "--learning_rate", str(rate), "--max_train_steps", str(args.max_train_steps)]
+    flags += ["--target_modules", "attention"]
     run: Any = subjects.parse_args(flags)
     settings = {**vars(run), "base": subjects.base_hash(run.model)}
     result = subjects.finished(folder, settings)

@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "ablations": ablations.page,
     "ablations_embedded_dit": ablations.page,
     "speed": speed.page,
+    "speed_feed_forward": speed.page,
     "speed_wide": speed.page,
     "speed_compiled": speed.page,
     "training_speed": training_speed.page,

@@ -2,13 +2,14 @@
 
     python -m benchmarks.speed
     python -m benchmarks.speed --size wide --precisions bf16 --models "Stable Diffusion"
+    python -m benchmarks.speed --models embedded --target_modules attention feed-forward
     python -m benchmarks.speed --size tiny --rounds 1 --results_dir outputs/try      # does it run?
 
 All have about as many parameters and the base's type. Forward passes take turns in one process, each round in another
 order; a ratio is that of one round, and the median of the rounds counts. Passes of a whole model differ by more than an
-adapter adds, so the attention modules, where all adapters are, take turns by themselves too. Files are those that each
-tool writes by its own call. Operators are those that torch dispatches for one adapted projection beyond the
-projection's own; views, which compute nothing, are left out. `benchmarks/training_speed.py` has the training step.
+adapter adds, so the attention modules, and adapted layers outside them, take turns by themselves too. Files are those
+that each tool writes by its own call. Operators are those that torch dispatches for one adapted layer beyond the
+layer's own; views, which compute nothing, are left out. `benchmarks/training_speed.py` has the training step.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import functools
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,11 @@ from benchmarks.base_shapes import (
     add_options,
     base_of,
     chosen,
+    config_of,
     equal_rank,
     facts,
     inputs_of,
+    layers_of,
     results_of,
     seconds,
     twin,
@@ -58,23 +62,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def put(name: str, base: nn.Module, rank: int) -> tuple[nn.Module, Any]:
+def put(name: str, base: nn.Module, config: LilyConfig, rank: int) -> tuple[nn.Module, Any]:
     """One rival on a model of its own that shares the base's weights, and what saves it."""
     model, dtype = twin(base), next(base.parameters()).dtype
     if name == "LoRA":
-        base_shapes.lora(model, rank)
+        base_shapes.lora(model, config, rank)
         return nn.Module.to(model, dtype), lambda folder: model.save_lora_adapter(folder)
     if name == "PEFT's Lily":
-        wrapped = base_shapes.peft_lily(model)
+        wrapped = base_shapes.peft_lily(model, config)
         nn.Module.to(wrapped, dtype)
         return model, wrapped.save_pretrained
     if name == "Lily":
-        awake(attach(model, CONFIG).to(dtype))
+        awake(attach(model, config).to(dtype))
         return model, lambda folder: save_lily_weights(model, folder)
-    for projection in select(model, None):  # what is fused gets weights of its own
+    for projection in select(model, config.target_modules):  # what is fused gets weights of its own
         linear = model.get_submodule(projection.name)
         linear.weight = nn.Parameter(linear.weight.clone(), requires_grad=False)
-    awake(attach(model, LilyConfig(r=CONFIG.r, stride_A=CONFIG.stride_A, num_B=CONFIG.num_B, routing="static")))
+    awake(attach(model, replace(config, routing="static")))
     fuse_lily(model)
     return model, None
 
@@ -85,21 +89,22 @@ def awake(adapter: nn.Module) -> None:
         nn.init.normal_(parameter, std=1e-3)
 
 
-def compare(subject: Subject, precision: str, rounds: int, compiled: bool) -> dict[str, Any]:
+def compare(subject: Subject, precision: str, rounds: int, config: LilyConfig, compiled: bool) -> dict[str, Any]:
     """All rivals on one base."""
     base, inputs = base_of(subject, precision).eval(), inputs_of(subject, precision)
-    rank = equal_rank(base)
+    rank = equal_rank(base, config)
     models: dict[str, Any] = {"bare": twin(base)}
     savers: dict[str, Any] = {}
     for name in RIVALS:
-        models[name], savers[name] = put(name, base, rank)
-    operators = {name: operators_each(models[name], models["bare"], inputs) for name in RIVALS}
+        models[name], savers[name] = put(name, base, config, rank)
+    layers = [p.name for p in select(base, config.target_modules)]
+    operators = {name: operators_each(models[name], models["bare"], inputs, len(layers)) for name in RIVALS}
     torch._dynamo.reset()  # it compiles only so many models of one class
     compiler = torch.compile if compiled else lambda called: called
     calls = {name: forward(compiler(model.eval()), inputs) for name, model in models.items()}
     times = rotate(calls, rounds)
     bare = times["bare"]
-    attending = {name: compiler(call) for name, call in attentions(models, inputs).items()}
+    attending = {name: compiler(call) for name, call in adapted_parts(models, inputs, layers).items()}
     alone = rotate({"pass": calls["bare"], **attending}, rounds)
     row: dict[str, Any] = {
         "model": subject.name, "precision": precision, "compiled": compiled, "r_lora": rank,
@@ -111,7 +116,7 @@ def compare(subject: Subject, precision: str, rounds: int, compiled: bool) -> di
         turns = zip(alone[name], alone["bare"], alone["pass"], strict=True)
         row[name]["added"] = round(statistics.median((mine - theirs) / whole for mine, theirs, whole in turns), 4)
         if savers[name] is not None and not compiled:
-            row[name] |= files_and_switches(name, base, models[name], savers[name], rank)
+            row[name] |= files_and_switches(name, base, models[name], savers[name], config, rank)
     return row
 
 
@@ -125,12 +130,18 @@ def forward(model: Any, inputs: dict[str, Tensor]) -> Callable[[], Any]:
 
 
 @torch.no_grad()
-def attentions(models: dict[str, Any], inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
-    """For each model, a call of all its attention modules with what they are given in a pass of the bare one."""
+def adapted_parts(
+    models: dict[str, Any], inputs: dict[str, Tensor], layers: Sequence[str]
+) -> dict[str, Callable[[], Any]]:
+    """For each model, a call of its attention modules and other adapted layers, given what a bare pass gives them."""
+    names = [name for name, _ in attention_modules(models["bare"])]
+    names += [layer for layer in layers if not any(layer.startswith(f"{name}.") for name in names)]
     given: list[Any] = []
     hooks = [
-        module.register_forward_pre_hook(lambda *call: given.append(call[1:]), with_kwargs=True)
-        for _, module in attention_modules(models["bare"])
+        models["bare"]
+        .get_submodule(name)
+        .register_forward_pre_hook(lambda *call, name=name: given.append((name, *call[1:])), with_kwargs=True)
+        for name in names
     ]
     models["bare"](**inputs, return_dict=False)
     for hook in hooks:
@@ -138,9 +149,9 @@ def attentions(models: dict[str, Any], inputs: dict[str, Tensor]) -> dict[str, C
 
     @torch.no_grad()
     def call(modules: list[nn.Module]) -> list[Any]:  # answers that nobody wants would not be compiled
-        return [module(*args, **kwargs) for module, (args, kwargs) in zip(modules, given, strict=True)]
+        return [module(*args, **kwargs) for module, (_, args, kwargs) in zip(modules, given, strict=True)]
 
-    return {name: functools.partial(call, [m for _, m in attention_modules(model)]) for name, model in models.items()}
+    return {n: functools.partial(call, [m.get_submodule(name) for name, *_ in given]) for n, m in models.items()}
 
 
 def rotate(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -166,24 +177,26 @@ class Operators(TorchDispatchMode):
 
 
 @torch.no_grad()
-def operators_each(model: nn.Module, bare: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """Operators for one adapted projection, on average."""
+def operators_each(model: nn.Module, bare: nn.Module, inputs: dict[str, Tensor], layers: int) -> float:
+    """Operators for one adapted layer, on average."""
     counts = []
     for one in (model, bare):
         with Operators() as operators:
             one(**inputs, return_dict=False)
         counts.append(operators.count)
-    return round((counts[0] - counts[1]) / len(select(bare, None)), 2)
+    return round((counts[0] - counts[1]) / layers, 2)
 
 
-def files_and_switches(name: str, base: nn.Module, model: Any, save: Any, rank: int) -> dict[str, Any]:
+def files_and_switches(
+    name: str, base: nn.Module, model: Any, save: Any, config: LilyConfig, rank: int
+) -> dict[str, Any]:
     """Bytes of the file, and milliseconds to attach, to load the file, and to set another weight."""
     with tempfile.TemporaryDirectory() as folder:
         save(folder)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
         trained = sum(p.numel() * p.element_size() for p in adapter_parameters(name, model))
         copying = min(seconds(lambda: twin(base)) for _ in range(REPEATS))
-        attaching = min(seconds(lambda: put(name, base, rank)) for _ in range(REPEATS)) - copying
+        attaching = min(seconds(lambda: put(name, base, config, rank)) for _ in range(REPEATS)) - copying
         loading = min(seconds(functools.partial(load, name, twin(base), folder)) for _ in range(REPEATS))
     switch: Callable[[], Any] | None = None
     if name == "Lily":
@@ -220,8 +233,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         f"# What an adapter costs when pictures are made{' by a compiled model' if compiled else ''}\n",
         f"Lily and PEFT's Lily with r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}; LoRA at the rank "
-        f"with as many parameters; every attention projection, batch {batch}, {rounds} rounds. Time is that of the "
-        "bare model's forward pass; added, what the attention modules alone take longer, in percent of that pass. In a "
+        f"with as many parameters; {layers_of(result)}, batch {batch}, {rounds} rounds. Time is that of the "
+        "bare model's forward pass; added, what the adapted modules alone take longer, in percent of that pass. In a "
         "cell: LoRA, PEFT's Lily, Lily, and where there are four, Lily frozen and fused.\n",
     ]
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -263,8 +276,9 @@ def main(argv: list[str] | None = None) -> None:
     cases = [(subject, precision) for subject in chosen(args) for precision in args.precisions]
     rows = []
     for subject, precision in tqdm(cases, desc="settings"):
-        rows.append(compare(subject, precision, args.rounds, args.compiled))
-    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts()}
+        rows.append(compare(subject, precision, args.rounds, config_of(args), args.compiled))
+    about = {"batch": args.batch_size, "rounds": args.rounds, "targets": args.target_modules}
+    result = {"rows": rows, **about, "conditions": facts()}
     name = results_of("speed_compiled" if args.compiled else "speed", args)
     write_results(name, result, page(result), Path(args.results_dir))
     print(page(result))

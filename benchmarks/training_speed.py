@@ -39,9 +39,11 @@ from benchmarks.base_shapes import (
     add_options,
     base_of,
     chosen,
+    config_of,
     equal_rank,
     facts,
     inputs_of,
+    layers_of,
     lily,
     lora,
     results_of,
@@ -49,6 +51,7 @@ from benchmarks.base_shapes import (
     twin,
 )
 from benchmarks.measures import write_results
+from lily_diffusion import LilyConfig
 
 
 class Rival(NamedTuple):
@@ -116,12 +119,14 @@ def peak(step: Callable[[], None]) -> int:
     return highest
 
 
-def compare(subject: Subject, precision: str, checkpointing: bool, rounds: int) -> dict[str, Any]:
+def compare(
+    subject: Subject, precision: str, checkpointing: bool, rounds: int, config: LilyConfig = CONFIG
+) -> dict[str, Any]:
     """Time and memory of both on one base."""
     base, inputs = base_of(subject, precision), inputs_of(subject, precision)
-    rank = equal_rank(base)
-    ours = rival(base, inputs, lily, precision, checkpointing)
-    theirs = rival(base, inputs, lambda model: lora(model, rank), precision, checkpointing)
+    rank = equal_rank(base, config)
+    ours = rival(base, inputs, lambda model: lily(model, config), precision, checkpointing)
+    theirs = rival(base, inputs, lambda model: lora(model, config, rank), precision, checkpointing)
     pairs = []
     for i in range(rounds + 1):
         order = (ours, theirs) if i % 2 else (theirs, ours)
@@ -147,7 +152,7 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# A training step beside diffusers' LoRA recipe\n",
         f"Lily r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}, and LoRA at the rank with as many "
-        f"parameters, on every attention projection; batch {batch}, AdamW, {rounds} pairs of steps. Ratios are Lily / "
+        f"parameters, on {layers_of(result)}; batch {batch}, AdamW, {rounds} pairs of steps. Ratios are Lily / "
         "LoRA: above 1, Lily takes more. Memory is what stays between steps and the peak of a step on top "
         f"({'CPU' if result['conditions']['on'].startswith('CPU') else 'CUDA'} allocator). In a cell: Lily, LoRA.\n",
         "| model | precision | checkpointing | trained parameters (r of LoRA) | step, ms | ratio | MiB | ratio |",
@@ -174,10 +179,11 @@ def main(argv: list[str] | None = None) -> None:
         for checkpointing in (False, True)
     ]
     rows = [
-        compare(subject, precision, checkpointing, args.rounds)
+        compare(subject, precision, checkpointing, args.rounds, config_of(args))
         for subject, precision, checkpointing in tqdm(cases, desc="settings")
     ]
-    result = {"rows": rows, "batch": args.batch_size, "rounds": args.rounds, "conditions": facts()}
+    about = {"batch": args.batch_size, "rounds": args.rounds, "targets": args.target_modules}
+    result = {"rows": rows, **about, "conditions": facts()}
     write_results(results_of("training_speed", args), result, page(result), Path(args.results_dir))
     print(page(result))
 

@@ -30,11 +30,11 @@ SUBJECTS = ("robot", "teddy_bear")  # folders of EXAMPLES, and the adapters' nam
 TRAINING = {
     "max_train_steps": 200,
     "train_batch_size": 4,
-    "rank": 32,
+    "rank": 16,
     "stride_A": 4,
     "num_B": 4,
     "scaling": 2.0,
-    "learning_rate": 1e-3,
+    "learning_rate": 1.4e-3,
     "seed": 0,
 }
 PROMPTS = (

@@ -31,11 +31,14 @@ def test_speed_measures_every_rival(tmp_path):
             "FLUX.1",
             "--precisions",
             "fp32",
+            "--target_modules",
+            "attention",
+            "feed-forward",
             "--results_dir",
             str(tmp_path),
         ]
     )
-    (row,) = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    (row,) = json.loads((tmp_path / "speed_feed_forward.json").read_text())["rows"]
     assert row["Lily"]["operators"] == 6 < 7 < row["PEFT's Lily"]["operators"]
     assert row["Lily, frozen and fused"]["operators"] == 0
     assert row["Lily"]["bytes_of_parameters"] < 1.1 < row["PEFT's Lily"]["bytes_of_parameters"]

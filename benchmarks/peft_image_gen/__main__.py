@@ -44,7 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--params", default=PARAMS, help="file or address of PEFT's default_training_params.json")
-    add("--rank", type=int, default=32)
+    add("--target_modules", nargs="+", default=["attention", "feed-forward"], metavar="NAME")
+    add("--rank", type=int, default=16)
     add("--stride_A", type=int, default=4)
     add("--num_B", type=int, default=4)
     add("--scaling", type=float, default=2.0)
@@ -98,6 +99,7 @@ def training_flags(args: argparse.Namespace, params: dict[str, Any], folder: Pat
     }  # fmt: skip
     flags = ["--cache_latents", *(["--gradient_checkpointing"] if params["use_gc"] else [])]
     flags += ["--mixed_precision", "bf16" if params["dtype"] == "bfloat16" else "no"]
+    flags += ["--target_modules", *args.target_modules]
     return flags + [text for name, value in values.items() for text in (f"--{name}", str(value))]
 
 
