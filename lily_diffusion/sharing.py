@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,7 +36,8 @@ IN_TRANSFORMERS = (
 VISION = {"visual", "vision_tower", "vision_model"}  # in a text encoder that could see
 # What models call feed-forward layers in the block around attention; the experts that see some tokens are left out.
 FEED_FORWARD = re.compile(
-    r"(?!adaln)(\w+_)?(ff|ffn|feed_forward|mlp)(_\w+)?(\.(?!experts\.).*)?|(layer\.\d\.)?DenseReluDense\..*|(gate|up|down)_proj"
+    r"(?!adaln)(\w+_)?(ff|ffn|feed_forward|mlp)(_\w+)?(\.(?!experts\.).*)?"
+    r"|(layer\.\d\.)?DenseReluDense\..*|(gate|up|down)_proj"
 )
 KINDS = ("attention", "feed-forward")  # the targets that stand for all layers of a kind
 
@@ -88,9 +89,13 @@ def is_text_encoder(model: Any) -> bool:
 
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every attention module, in forward order: in diffusers' models those with a processor."""
+    return _attention_modules(model, walk(plain(model)))
+
+
+def _attention_modules(model: nn.Module, modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
     is_attention = _in_transformers if is_text_encoder(model) else _processor
     seen = set()
-    for name, module in walk(plain(model)):
+    for name, module in modules:
         if module not in seen and is_attention(module) is not None and not _is_out_of_reach(name):
             seen.add(module)
             yield name, module
@@ -129,12 +134,12 @@ def find_linear_layers(model: nn.Module) -> list[Projection]:
     The attribute of one outside attention is its name in the smallest module that has attention too: "ff.net.2" in a
     transformer block.
     """
-    attentions = dict(attention_modules(model))
+    modules: list[tuple[str, Any]] = list(walk(plain(model)))
+    attentions = dict(_attention_modules(model, modules))
     blocks = {block for name in attentions for block in _around(name)}
     found: list[Projection] = []
     seen: set[Any] = set()
-    module: Any
-    for name, module in walk(plain(model)):
+    for name, module in modules:
         if name in attentions:
             found += projections_of(name, module)
         elif module in seen or _is_out_of_reach(name):
@@ -193,8 +198,8 @@ def select(model: nn.Module, target_modules: tuple[str, ...] | None) -> list[Pro
     if target_modules is None:
         return projections
     layers = find_linear_layers(model)
-    attention, others = {p.name for p in projections}, [p for p in layers if p not in projections]
-    kinds = {"attention": attention, "feed-forward": _feed_forward(others)}
+    attention = {p.name for p in projections}
+    kinds = {"attention": attention, "feed-forward": _feed_forward([p for p in layers if p.name not in attention])}
     chosen: set[str] = set()
     for target in target_modules:
         hits = kinds.get(target) or {p.name for p in layers if p.name == target or p.name.endswith(f".{target}")}
