@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.fidelity.gradient_start import GradientStart
 from lily_diffusion import LilyAdapter, LilyConfig, attach, save_lily_weights
-from lily_diffusion.sharing import select
+from lily_diffusion.sharing import KINDS, select
 from lily_diffusion.state import one_adapter
 
 BUDGETS = {"least": 14_000, "tiny": 27_500, "small": 55_000, "medium": 220_000}  # trained; LoRA: 27,520 a rank
@@ -55,12 +55,9 @@ def denoiser(pipe: Any) -> Any:
     return getattr(pipe, "transformer", None) or pipe.unet
 
 
-FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")  # in diffusers' transformer blocks
-
-
-def attributes(model: nn.Module) -> list[str]:
-    """The attention projections by the ends of their names, as PEFT's users write them."""
-    return sorted({p.attribute for p in select(model, None)})
+def attributes(model: nn.Module, *targets: str) -> list[str]:
+    """The attention projections, or what else is meant, by the ends of their names, as PEFT's users write them."""
+    return sorted({p.attribute for p in select(model, targets or None)})
 
 
 def lily(pipe: Any, r: int, **options: Any) -> Learner:
@@ -91,9 +88,9 @@ def lora(pipe: Any, r: int, **options: Any) -> Learner:
     return by_peft("LoraConfig", "r", pipe, r, lora_alpha=r, **options)
 
 
-def with_feed_forward(put: Callable[..., Learner]) -> Callable[..., Learner]:
-    """A method on the feed-forward layers too."""
-    return lambda pipe, size: put(pipe, size, target_modules=[*attributes(denoiser(pipe)), *FEED_FORWARD])
+def on(put: Callable[..., Learner], *targets: str, **options: Any) -> Callable[..., Learner]:
+    """A method on these kinds of layers."""
+    return lambda pipe, size: put(pipe, size, target_modules=attributes(denoiser(pipe), *targets), **options)
 
 
 def full(pipe: Any, _: Any) -> Learner:
@@ -138,7 +135,8 @@ METHODS = {
         Method("lily", lily, RANKS, 2e-3),
         Method("lily-2-experts", functools.partial(lily, num_B=2, stride_A=8), RANKS, 5e-3),
         Method("lily-gradient", lily_gradient, RANKS, 2e-3),
-        Method("lily-ff", with_feed_forward(lily), RANKS, 5e-3),
+        Method("lily-ff", on(lily, *KINDS), RANKS, 5e-3),
+        Method("lily-ff-2-experts", on(lily, *KINDS, num_B=2, stride_A=8), RANKS, 5e-3),
         Method("lily-token", functools.partial(lily, routing="token"), RANKS, 2e-3),
         Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 2e-3),
         Method("lily-static", functools.partial(lily, routing="static"), RANKS, 2e-3),
@@ -147,7 +145,8 @@ METHODS = {
         Method("lora", lora, RANKS, 5e-3),
         Method("lora-q-v", functools.partial(lora, target_modules=["to_q", "to_v"]), RANKS, 1e-2),  # as its paper
         Method("lora-v-out", functools.partial(lora, target_modules=["to_v", "to_out.0"]), RANKS, 1e-2),
-        Method("lora-ff", with_feed_forward(lora), RANKS, 5e-3),  # as trainers for web UIs do
+        Method("lora-ff", on(lora, *KINDS), RANKS, 5e-3),  # the feed-forward layers too, as trainers for web UIs do
+        Method("lora-ff-only", on(lora, "feed-forward"), RANKS, 1e-2),
         Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
         Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),
         Method("lokr", functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024),

@@ -197,7 +197,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
 
 def _optimizer(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("optimizer").add_argument
-    rate = "(default at rank 32: 1e-3 for embedded, else 1e-4; it falls with the root of the rank)"
+    rate = "(default at rank 16: 1.4e-3 for embedded, else 1.4e-4; it falls with the root of the rank)"
     add("--learning_rate", type=float, help=rate)
     add("--scale_lr", action="store_true", help="multiply the rate by batch size, accumulation and processes")
     add("--lr_scheduler", default="constant", choices=[s.value for s in SchedulerType], help="(default: constant)")
