@@ -158,6 +158,9 @@ def test_a_seed_counts_when_all_its_subjects_are_learnt_and_two_methods_meet_at_
     lily, lora = report.collected(done, args).values()
     assert (over_subjects.seeds_of(lily), over_subjects.seeds_of(lora)) == ({0, 1}, {0})
     assert over_subjects.difference(lily, lora, "similarity") == [0.1, 0.1, 0.1]
+    table = report.of_common_seeds(report.collected(done, args))
+    assert [over_subjects.seeds_of(group) for group in table.values()] == [{0}, {0}]
+    assert report.of_common_seeds({"lily": runs("lily", 0, both, 0.6), "lora": runs("lora", 1, both, 0.5)}) == {}
 
 
 def test_the_frontier_and_the_intervals():

@@ -28,15 +28,14 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]) -> None:
     """Write the results of the runs on the measured subjects; ``cost`` of a method and budget is that of a step."""
     whole_groups = collected(runs, args)
-    seeds = set.intersection(*map(seeds_of, whole_groups.values())) if whole_groups else set()
-    groups = {key: [run for run in group if run["seed"] in seeds] for key, group in whole_groups.items()}
+    groups = of_common_seeds(whole_groups)
     found = best_rates(runs, args)
     rows = summaries({(name, budget): group for (name, budget, rate), group in groups.items()
                       if found.get((name, budget)) == rate})  # fmt: skip
     whole = {(name, budget) for name, budget, _ in groups}
     for pair in sorted(whole - {(row["method"], row["budget"]) for row in rows}):
         print(f"{' '.join(pair)}: not measured at the rate that was found best, so it has no row")
-    if not rows or not seeds:
+    if not rows:
         print("nothing is measured yet, or no seed by all methods")
         return
     for row in rows:
@@ -50,7 +49,7 @@ def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]
     name = results_name("fidelity", args.model)
     common = {
         "model": args.model, "steps": args.max_train_steps, "batch": args.train_batch_size, "tuned on": args.tune_on,
-        "seeds": sorted(seeds),
+        "seeds": sorted(seeds_of(next(iter(groups.values())))),
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
     pairs = no_more_drift.pairs(whole_groups)
@@ -90,6 +89,13 @@ def collected(runs: Runs, args: argparse.Namespace) -> dict[tuple[str, str, floa
         for key, seeds in groups.items()
     }  # fmt: skip
     return {key: group for key, group in whole.items() if group}
+
+
+def of_common_seeds(groups: dict[tuple[str, str, float], Runs]) -> dict[tuple[str, str, float], Runs]:
+    """The runs of the seeds that all groups have: a group of more seeds would stand beside others unlike them."""
+    seeds = set.intersection(*map(seeds_of, groups.values())) if groups else set()
+    common = {key: [run for run in group if run["seed"] in seeds] for key, group in groups.items()}
+    return common if seeds else {}
 
 
 def summaries(runs: dict[tuple[str, str], Runs]) -> list[dict[str, Any]]:
