@@ -166,7 +166,8 @@ def known_selectors(layers: Sequence[str]) -> list[str]:
     kinds: dict[str, None] = {}
     projections: dict[str, None] = {}
     for layer in layers:
-        pieces = [short.get(piece, piece) for piece in layer.split(".")]
+        first, *rest = layer.split(".")
+        pieces = [short.get(first, first), *rest]
         inside = in_feed_forward(layer)
         end = -inside.count(".") or (-2 if pieces[-1].isdigit() else -1)
         blocks[pieces[0]] = None
@@ -263,7 +264,8 @@ def _at_start(frames: Keyframes) -> Keyframes:
 
 
 def _pieces(selector: str) -> list[str]:
-    return [ALIASES.get(piece, piece) for piece in selector.split(".")] if selector else []
+    first, *rest = selector.split(".")
+    return [ALIASES.get(first, first), *rest] if selector else []
 
 
 def _names(pieces: list[str], layer: list[str]) -> bool:

@@ -12,7 +12,15 @@ from .adapter import LilyAdapter
 from .attention_processor import LilyAttnProcessor, Sites, names_read, restore_processor, shield, wrap_processor
 from .config import LilyConfig
 from .fusing import check_not_fused, unfuse
-from .sharing import attention_modules, find_linear_layers, plain, plan_groups, projections_of, select
+from .sharing import (
+    attention_modules,
+    find_linear_layers,
+    is_feed_forward,
+    plain,
+    plan_groups,
+    projections_of,
+    select,
+)
 from .state import STATE, LilyState, get_adapters, get_state, unknown_adapter
 
 
@@ -133,33 +141,42 @@ def _prepare(model: nn.Module) -> LilyState:
 def _hook_others(model: nn.Module, state: LilyState) -> None:
     """Hook the adapted layers that no processor calls: feed-forward ones, and all in text encoders."""
     by_processors = {layer for attention in state.attentions for layer in attention.__dict__[STATE].layers.values()}
-    adapted = {layer for adapter in state.adapters.values() for layer in adapter.layers} - by_processors
-    for layer in state.outside.keys() - adapted:
+    groups = [group for adapter in state.adapters.values() for group in adapter.groups]
+    adapted = {layer: g.projection for g in groups for layer in g.layers if layer not in by_processors}
+    for layer in state.outside.keys() - adapted.keys():
         state.outside.pop(layer)[1].remove()
-    for layer in adapted - state.outside.keys():
-        _hook(model.get_submodule(layer), layer, state)
+    for layer in adapted.keys() - state.outside.keys():
+        update = functools.partial(_update_outside, state, layer, is_feed_forward(adapted[layer]))
+        _hook(model.get_submodule(layer), layer, update, state)
+    state.hooked = " ".join(sorted(state.outside))
 
 
-def _hook(linear: nn.Module, layer: str, state: LilyState) -> None:
-    update = functools.partial(_update_outside, state, layer)
-    state.outside[layer] = linear, linear.register_forward_hook(update)
+def _hook(linear: nn.Module, layer: str, update: functools.partial[torch.Tensor], state: LilyState) -> None:
+    state.outside[layer] = linear, linear.register_forward_hook(update, with_kwargs=True), update
 
 
 def _hook_replaced(model: nn.Module, state: LilyState) -> None:
     """Follow layers that were put in the place of others, such as those with a LoRA."""
-    for layer, (linear, hook) in list(state.outside.items()):
+    for layer, (linear, hook, update) in list(state.outside.items()):
         now = model.get_submodule(layer)
         if now is not linear:
             hook.remove()
-            _hook(now, layer, state)
+            _hook(now, layer, update, state)
 
 
-def _update_outside(state: LilyState, layer: str, linear: nn.Module, args: tuple, y: torch.Tensor) -> torch.Tensor:
-    """Add the updates where no processor does. Of a matrix each row is a sample: a vector for each picture."""
+def _update_outside(
+    state: LilyState, layer: str, of_tokens: bool, linear: nn.Module, args: tuple, kwargs: dict, y: torch.Tensor
+) -> torch.Tensor:
+    """Add the updates where no processor does.
+
+    The rows of a matrix are the tokens of one sample in feed-forward layers, and a vector for each sample in others.
+    """
     if len(linear._forward_hooks) > 1:
         y = y.clone()  # another hook may have kept what the layer answered
-    x = args[0]
-    return state.update(layer, x[:, None], y[:, None])[:, 0] if x.ndim == 2 else state.update(layer, x, y)
+    x = args[0] if args else next(iter(kwargs.values()))
+    if x.ndim == 2 and not of_tokens:
+        return state.update(layer, x[:, None], y[:, None])[:, 0]
+    return state.update(layer, x, y)
 
 
 def before_forward(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:

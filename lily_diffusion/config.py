@@ -82,4 +82,5 @@ def _names(target_modules: str | Sequence[str] | None) -> tuple[str, ...] | None
         raise ValueError(
             "target_modules must name at least one layer, such as to_q; None adapts every attention projection."
         )
-    return None if names == ("attention",) else tuple(dict.fromkeys(names))
+    names = tuple(dict.fromkeys(names))
+    return None if names == ("attention",) else names

@@ -145,7 +145,7 @@ def find_linear_layers(model: nn.Module) -> list[Projection]:
         elif module in seen or _is_out_of_reach(name):
             continue
         elif _is_linear(module):
-            inside = next(name.removeprefix(block) for block in _around(name) if block in blocks)
+            inside = next((name.removeprefix(block) for block in _around(name) if block in blocks), name)
             attribute = re.sub(r"^(\d+\.)+", "", inside)  # the number of a block that has no attention
             found.append(Projection(name, attribute, module.in_features, module.out_features))
         else:
@@ -162,7 +162,11 @@ def _around(name: str) -> Iterator[str]:
 
 
 def _is_linear(module: Any) -> bool:
-    return hasattr(module, "in_features") and hasattr(module, "weight")
+    """Whether a module is a linear layer; one that holds another, as PEFT's do, is what that is."""
+    inner = module
+    while hasattr(inner, "base_layer"):
+        inner = inner.base_layer
+    return hasattr(inner, "in_features") and hasattr(module, "weight")
 
 
 def _is_out_of_reach(name: str) -> bool:
@@ -199,7 +203,8 @@ def select(model: nn.Module, target_modules: tuple[str, ...] | None) -> list[Pro
         return projections
     layers = find_linear_layers(model)
     attention = {p.name for p in projections}
-    kinds = {"attention": attention, "feed-forward": _feed_forward([p for p in layers if p.name not in attention])}
+    others = [p for p in layers if p.name not in attention]
+    kinds = {"attention": attention, "feed-forward": _feed_forward(plain(model), others)}
     chosen: set[str] = set()
     for target in target_modules:
         hits = kinds.get(target) or {p.name for p in layers if p.name == target or p.name.endswith(f".{target}")}
@@ -209,16 +214,27 @@ def select(model: nn.Module, target_modules: tuple[str, ...] | None) -> list[Pro
     return [p for p in layers if p.name in chosen]
 
 
-def _feed_forward(layers: list[Projection]) -> set[str]:
+def _feed_forward(model: nn.Module, layers: list[Projection]) -> set[str]:
     """Names of the feed-forward layers; `proj_out` is one where it takes what `proj_mlp` gave, as in FLUX.1."""
-    found = {p.name for p in layers if FEED_FORWARD.fullmatch(p.attribute)}
+    found = {p.name for p in layers if is_feed_forward(p.attribute) and not _deals_out_tokens(model, p.name)}
     return found | {p.name for p in layers if p.name.removesuffix("proj_out") + "proj_mlp" in found}
+
+
+def _deals_out_tokens(model: nn.Module, layer: str) -> bool:
+    """Whether a layer is the gate that sends tokens to experts."""
+    parent, _, name = layer.rpartition(".")
+    return name == "gate" and hasattr(model.get_submodule(parent), "experts")
+
+
+def is_feed_forward(attribute: str) -> bool:
+    """Whether this is what a block calls a layer of its feed-forward module."""
+    return FEED_FORWARD.fullmatch(attribute) is not None
 
 
 def in_feed_forward(layer: str) -> str:
     """The end of a layer's full name that begins with that of a feed-forward module, such as "ff.net.2"; else ""."""
     pieces = layer.split(".")
-    start = next((i for i, piece in enumerate(pieces) if FEED_FORWARD.fullmatch(piece)), len(pieces))
+    start = next((i for i, piece in enumerate(pieces) if is_feed_forward(piece)), len(pieces))
     return ".".join(pieces[start:])
 
 

@@ -31,7 +31,8 @@ class LilyState:
         self.call_scale = 1.0  # {"scale": s} among the attention keyword arguments of the running call
         self.attentions: list[nn.Module] = []
         self.hooks: list[Any] = []
-        self.outside: dict[str, tuple[Any, Any]] = {}  # layer that no processor calls -> its module, and its hook
+        self.outside: dict[str, tuple[Any, Any, Any]] = {}  # layer outside processors -> its module, hook and function
+        self.hooked = ""  # their names; a compiled program holds for these alone, and nothing else tells it of hooks
 
     def add(self, name: str, adapter: LilyAdapter) -> None:
         """Take in an adapter, active at weight 1; what the others cost does not matter."""
@@ -92,7 +93,7 @@ class LilyState:
     def _factor(self, name: str, layer: str) -> float | torch.Tensor | None:
         """What the update is multiplied by; None where there is none to add."""
         if torch.compiler.is_compiling():
-            number = self.adapters[name].number.get(layer)
+            number = self.adapters[name].number.get(layer) if self.hooked != "?" else None
             return None if number is None else self.factors[name][number] * self.call_scale
         return self.levels[name].get(layer, 0.0) * self.call_scale or None
 

@@ -19,7 +19,7 @@ from .adapter import LilyAdapter
 from .attach import attach, detach
 from .config import LilyConfig
 from .loaders import load_lily_weights, save_lily_weights
-from .sharing import KINDS, attention_modules, select
+from .sharing import KINDS, Projection, attention_modules, select
 from .switches import set_adapters
 
 CONFIG = LilyConfig(r=4, stride_A=2, num_B=2, target_modules=KINDS)
@@ -65,8 +65,8 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], config: LilyConfig 
     for p in projections:
         counts[p.attribute] = counts.get(p.attribute, 0) + 1
     report = Report(type(model).__name__, sum(1 for _ in attention_modules(model)), counts)
-    before, base, used = _traces(model), _run(model, inputs), _used_layers(model, inputs)
-    can_checkpoint = _can_checkpoint(model, inputs)  # by itself, before Lily can have a part in it
+    before, base, used = _traces(model), _run(model, inputs), _used_layers(model, projections, inputs)
+    can_checkpoint = _can_checkpoint(model, projections, inputs)  # by itself, before Lily can have a part in it
     passed, notes = report.passed, report.notes
     late = _out_of_order(model, inputs)
     passed["in forward order"] = None if late else True
@@ -200,12 +200,12 @@ def _backward(model: nn.Module, inputs: Mapping[str, Any]) -> None:
     torch.stack([(w * y).sum() for w, y in zip(weights, outputs, strict=True) if y.requires_grad]).sum().backward()
 
 
-def _used_layers(model: nn.Module, inputs: Mapping[str, Any]) -> set[str] | Exception:
+def _used_layers(model: nn.Module, layers: list[Projection], inputs: Mapping[str, Any]) -> set[str] | Exception:
     """Layers whose weights have a gradient in the base model itself: the others do nothing in it.
 
     Or the reason why the base model cannot be trained here.
     """
-    weights: dict[str, Any] = {p.name: model.get_submodule(p.name).weight for p in select(model, KINDS)}
+    weights: dict[str, Any] = {p.name: model.get_submodule(p.name).weight for p in layers}
     with _only_these_learn(model, list(weights.values())):
         try:
             _backward(model, inputs)
@@ -243,13 +243,13 @@ def _without_gradient(
     return [layer for layer in adapter.layers if layer not in used], dead
 
 
-def _can_checkpoint(model: Any, inputs: Mapping[str, Any]) -> bool:
+def _can_checkpoint(model: Any, layers: list[Projection], inputs: Mapping[str, Any]) -> bool:
     """Whether the base model knows gradient checkpointing and does not fail with it."""
     if not getattr(model, "_supports_gradient_checkpointing", False) or model.is_gradient_checkpointing:
         return False
     model.enable_gradient_checkpointing()
     try:
-        return not isinstance(_used_layers(model, inputs), Exception)
+        return not isinstance(_used_layers(model, layers, inputs), Exception)
     finally:
         model.disable_gradient_checkpointing()
 

@@ -11,6 +11,7 @@ from lily_diffusion.state import get_state
 
 from .cases import Case
 from .conftest import awaken, run
+from .zoo import build
 
 UNET = (
     "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
@@ -76,6 +77,13 @@ def test_known_selectors_name_layers(unet):
     blocks = [name for name in known if name.split(".")[0] in ("down", "mid", "up")]
     assert known[len(blocks) :] == ["attn1", "attn2", "ff", *ATTENTION, "ff.net.0.proj", "ff.net.2"]
     for selector in known:
+        parse({selector: 0.0}).check(layers)
+
+
+def test_every_known_selector_of_a_model_with_layers_called_up_and_down():
+    layers = [p.name for p in select(build("Krea2Transformer2DModel")[0], KINDS)]
+    assert {"ff", "ff.up", "ff.down"} < set(known_selectors(layers))
+    for selector in known_selectors(layers):
         parse({selector: 0.0}).check(layers)
 
 

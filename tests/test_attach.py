@@ -3,15 +3,17 @@
 import copy
 import pickle
 
+import peft
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from lily_diffusion import LilyAttnProcessor, LilyConfig, attach, detach, set_adapters
-from lily_diffusion.sharing import find_projections
+from lily_diffusion.sharing import find_linear_layers, find_projections
 from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, inputs, run
+from .zoo import build
 
 CONFIG = LilyConfig(r=4, stride_A=2, num_B=2, target_modules=("attention", "feed-forward"))
 
@@ -189,6 +191,36 @@ def test_a_vector_for_each_image_is_routed_by_itself(sd15):
     awaken(attach(sd15, LilyConfig(r=4, num_B=2, target_modules="time_embedding.linear_2")), std=0.3)
     torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
     assert layer(x).shape == before.shape and not torch.allclose(layer(x), before, rtol=1e-2)
+
+
+def test_the_rows_of_a_matrix_are_the_tokens_of_one_sample_in_feed_forward_layers(sd15):
+    layer = sd15.mid_block.attentions[0].transformer_blocks[0].ff.net[2]
+    x = torch.randn(5, layer.in_features)
+    awaken(attach(sd15, LilyConfig(r=4, num_B=2, target_modules="ff.net.2")), std=0.3)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
+    assert not torch.allclose(layer(x)[:1], layer(x[:1]), rtol=1e-2)
+
+
+def test_layers_that_are_called_by_keyword():
+    model, given = build("UNetMotionModel")
+    adapter = attach(model, LilyConfig(r=4, num_B=2, target_modules="motion_modules.0.proj_in"))
+    with torch.no_grad():
+        before = model(**given).sample
+        awaken(adapter)
+        assert not torch.allclose(model(**given).sample, before, rtol=1e-2)
+
+
+def test_convolutions_with_another_tools_adapter_are_no_linear_layers():
+    model, _ = build("SanaTransformer2DModel")
+    before = find_linear_layers(model)
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "conv_point"]))
+    assert find_linear_layers(model) == before
+
+
+def test_an_adapter_on_a_model_without_attention(sd15):
+    adapter = attach(sd15, LilyConfig(r=4))
+    with pytest.raises(ValueError, match=r"The adapter is for another base: .* layers are not in this Sequential"):
+        attach(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()), adapter)
 
 
 def test_only_the_adapted_layers_have_hooks(sd15):

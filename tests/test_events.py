@@ -171,7 +171,7 @@ def test_peft_lora_before_and_after(case):
 
     def lora(model):
         torch.manual_seed(6)
-        config = LoraConfig(r=2, target_modules=["to_q", "to_v", "to_out.0"], init_lora_weights="gaussian")
+        config = LoraConfig(r=2, target_modules=["to_q", "to_out.0", "ff.net.2"], init_lora_weights="gaussian")
         model.add_adapter(config, "lora")
         for name, p in model.named_parameters():
             if "lora_B" in name:

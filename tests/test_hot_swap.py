@@ -16,6 +16,7 @@ from lily_diffusion import (
     set_adapters,
     unload_lily_weights,
 )
+from lily_diffusion.sharing import KINDS
 from lily_diffusion.state import get_adapters
 
 from .cases import Case
@@ -41,7 +42,7 @@ def swap(request, tmp_path):
     detach(case.model)
     case.files = {}
     for seed, (name, more) in enumerate(CONFIGS.items()):
-        awaken(attach(case.model, LilyConfig(**{"num_B": 2, **more}), "x"), seed=seed)
+        awaken(attach(case.model, LilyConfig(**{"num_B": 2, "target_modules": KINDS, **more}), "x"), seed=seed)
         set_adapters(case.model, "x", 0.5)
         case.files[name] = (case.run(), save_lily_weights(case.model, tmp_path, weight_name=f"{seed}.safetensors"))
         detach(case.model)

@@ -102,6 +102,11 @@ def test_kinds_of_layers(unet):
         ("ZImageTransformer2DModel", "feed_forward.w1 feed_forward.w2 feed_forward.w3"),
         ("QwenImageTransformer2DModel", "img_mlp.net.0.proj img_mlp.net.2 txt_mlp.net.0.proj txt_mlp.net.2"),
         ("WanAnimate2Transformer3DModel", "ffn.0 ffn.2"),
+        ("Krea2Transformer2DModel", "ff.gate ff.up ff.down"),
+        (
+            "NucleusMoEImageTransformer2DModel",  # its gates deal out the tokens to experts
+            "img_mlp.net.0.proj img_mlp.net.2 img_mlp.shared_expert.net.0.proj img_mlp.shared_expert.net.2",
+        ),
         ("PRXTransformer2DModel", "gate_proj up_proj down_proj"),
         (
             "HiDreamImageTransformer2DModel",  # whose experts see a part of the tokens

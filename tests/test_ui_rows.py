@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from lily_diffusion.adapter_weight import parse
+from lily_diffusion.adapter_weight import known_selectors, parse
 from ui.generate import library, weight_text
 from ui.generate.adapter_rows import ROWS, Choice, Used, as_chosen, read, weights_of
 from ui.keeping.recipe import MAX_ADAPTERS
@@ -88,6 +88,13 @@ def test_presets_of_steps_keep_blocks_and_the_other_way_round():
     layers = ["mid_block.x", "up_blocks.1.x"]
     assert [tuple(parse(late).by_layer(layers, at).values()) for at in (0.3, 0.9)] == [(0, 0), (0.8, 0)]
     assert weight_text.apply(weight_text.PLAIN, late, 0.8, BLOCKS) == ""
+
+
+def test_only_one_kind_of_attention_is_without_feed_forward_layers():
+    layers = [f"mid_block.{end}" for end in ("attn1.to_q", "attn2.to_q", "ff.net.0.proj", "ff.net.2")]
+    for name, kept in (("Only self-attention", [1, 0, 0, 0]), ("Only cross-attention", [0, 1, 0, 0])):
+        text = weight_text.apply(name, "", 1.0, known_selectors(layers))
+        assert list(parse(text).by_layer(layers).values()) == kept
 
 
 @pytest.mark.parametrize("blocks", [BLOCKS, [f"transformer_blocks.{n}" for n in range(12)], []])

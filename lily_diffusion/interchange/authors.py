@@ -35,7 +35,7 @@ def read_authors(
         routing: "batch" is how their code runs it; "sample" is the same for one picture at a time.
 
     Raises:
-        ValueError: the file is not such a file, or not one for the attention of this model.
+        ValueError: the file is not such a file, or not one for the layers of this model.
         FileNotFoundError: there is no such file.
     """
     path, model = Path(path), denoiser(model)[1]

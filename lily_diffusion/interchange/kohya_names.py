@@ -28,7 +28,7 @@ def kohya_name(layer: str, unet_config: Mapping[str, Any]) -> str:
     """
     name = sgm_name(layer, unet_config) if is_sdxl(unet_config) else layer
     if name is None:
-        raise ValueError(f"kohya's format has no name for {layer}: the original code of SDXL has no such layer.")
+        raise ValueError(f"No name of kohya's format is known for {layer}: only SDXL's own attention blocks have some.")
     return PREFIX + name.replace(".", "_")
 
 

@@ -39,7 +39,7 @@ def read_peft(folder: str | os.PathLike[str], model: Any, *, routing: str = "bat
         routing: "batch" is how PEFT runs it; "sample" is the same for one picture at a time.
 
     Raises:
-        ValueError: the folder is not a sound Lily adapter of PEFT, or not one for the attention of this model.
+        ValueError: the folder is not a sound Lily adapter of PEFT, or not one for the layers of this model.
         FileNotFoundError: there is no such folder.
     """
     folder, model = Path(folder), denoiser(model)[1]

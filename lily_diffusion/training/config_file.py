@@ -26,7 +26,8 @@ FILE_NAME = "run.yaml"
 VERSIONS = "versions"  # the one key that is no flag
 PACKAGES = ("lily_diffusion", "torch", "diffusers", "transformers", "accelerate")
 OF_ONE_CALL = ("help", "config", "dry_run", "resume_from_checkpoint", "hub_token")  # never written
-ALWAYS_WRITTEN = ("learning_rate", "max_train_steps")  # even when they are the defaults for their base model
+# Even when they are the defaults, which differ between base models or may be others one day.
+ALWAYS_WRITTEN = ("learning_rate", "max_train_steps", "rank", "target_modules")
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}  # YAML's words
 HEADER = """\
 # The settings of this run that are not defaults. To repeat it, under as many processes:
@@ -126,12 +127,12 @@ def write_config(
     """
     args = argparse.Namespace(**{**vars(args), **({} if seed is None else {"seed": seed})})
     filled = _filled_in(args, parser)
-    settings = {
-        action.dest: _plain(getattr(args, action.dest))
-        for action in parser._actions
-        if action.dest not in OF_ONE_CALL
-        and getattr(args, action.dest) not in (None, _default(action), filled.get(action.dest))
-    }
+    settings = {}
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        default = value in (_default(action), filled.get(action.dest)) and action.dest not in ALWAYS_WRITTEN
+        if action.dest not in OF_ONE_CALL and value is not None and not default:
+            settings[action.dest] = _plain(value)
     final = Path(folder) / FILE_NAME
     temporary = final.with_name(f".{FILE_NAME}.writing")
     text = yaml.safe_dump({**settings, VERSIONS: versions()}, sort_keys=False, allow_unicode=True, width=1000)

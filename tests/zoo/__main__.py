@@ -90,9 +90,12 @@ Try your own model: `from lily_diffusion.testing import check_model; print(check
 Attention projections are adapted through the processors. Every other linear layer can be adapted too, through a hook:
 the feed-forward ones of all blocks by the word `feed-forward` in `target_modules`, any other by the end of its name
 (`time_embedding.linear_2`, `norm1.linear`, a perceiver's `to_kv`). `feed-forward` leaves out the experts of a mixture,
-which see a part of the tokens, and stands for nothing in Sana's models, which have convolutions there. Convolutions are
-out of reach. A layer that is given one vector for each picture, such as those of the timestep, routes each by itself.
-Where a model runs padded tokens through its layers, they count in the routing's mean like any other.
+which see a part of the tokens, and stands for nothing in Sana's models, which have convolutions there. Out of reach
+are convolutions, what belongs to an IP-Adapter (`encoder_hid_proj`), and layers whose weights are used without a call
+(HunyuanDiT's pooler). A layer that is given one vector for each picture, such as those of the timestep, routes each by
+itself. Where a model runs padded tokens through its layers, they count in the routing's mean like any other. After
+`enable_forward_chunking` along the tokens a feed-forward layer routes each chunk by itself, which is another picture:
+use it along the batch, or routing `token` or `static`.
 
 Of the pipelines that can be trained, Z-Image, Qwen-Image and Lumina-Image 2.0 pad the prompts of a batch to the longest
 one inside the denoiser (Z-Image in steps of 32 tokens). Beside a longer prompt, an adapter there draws another picture
@@ -111,9 +114,9 @@ attention processors, one for all or by name, set or assigned; xformers on and o
 unloaded; FreeU; gradient checkpointing; another dtype; layerwise casting; accelerate's offload and diffusers' group
 offload; copying and pickling; `save_pretrained` of the base; first-block cache, pyramid attention broadcast and
 FasterCache; bases quantised by torchao or bitsandbytes; `torch.compile` with a full graph, before or after loading,
-where neither other weights nor other prompts compile anything anew. Only one thing asks for a word: after
+where neither other weights nor other prompts compile anything anew. Two things ask for a word: after
 `attention.processor = ...` in a compiled model, call `lily_diffusion.refresh(model)`; without it the next call
-raises an error.
+raises an error. And a text encoder must have its adapter before it is compiled.
 
 ## The classes
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lily_diffusion.adapter_weight import AdapterWeight, Keyframes, parse
+from lily_diffusion.sharing import in_feed_forward
 from ui.keeping.recipe import MAX_WEIGHT, MAX_WEIGHT_PARTS, MAX_WEIGHT_TEXT
 from ui.style import plain, spoken
 
@@ -53,7 +54,8 @@ def _block_presets(selectors: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found["Only the first half"] = (f"transformer_blocks.{half}-",)
         found["Only the second half"] = (f"transformer_blocks.0-{half - 1}",)
     if {"attn1", "attn2"} <= set(selectors):
-        found["Only cross-attention"], found["Only self-attention"] = ("attn1",), ("attn2",)
+        others = tuple(s for s in selectors if "." not in s and in_feed_forward(s))
+        found |= {"Only cross-attention": ("attn1", *others), "Only self-attention": ("attn2", *others)}
     return found
 
 
