@@ -137,6 +137,7 @@ METHODS = {
         Method("lily-gradient", lily_gradient, RANKS, 2e-3),
         Method("lily-ff", on(lily, *KINDS), RANKS, 5e-3),
         Method("lily-ff-2-experts", on(lily, *KINDS, num_B=2, stride_A=8), RANKS, 5e-3),
+        Method("lily-ff-only", on(lily, "feed-forward", num_B=2, stride_A=8), (1, 2, 4, 8, 16, 32), 5e-3),
         Method("lily-token", functools.partial(lily, routing="token"), RANKS, 2e-3),
         Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 2e-3),
         Method("lily-static", functools.partial(lily, routing="static"), RANKS, 2e-3),
