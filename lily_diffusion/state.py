@@ -93,6 +93,7 @@ class LilyState:
     def _factor(self, name: str, layer: str) -> float | torch.Tensor | None:
         """What the update is multiplied by; None where there is none to add."""
         if torch.compiler.is_compiling():
+            # `hooked` is compared, so that the program is made anew when it changes
             number = self.adapters[name].number.get(layer) if self.hooked != "?" else None
             return None if number is None else self.factors[name][number] * self.call_scale
         return self.levels[name].get(layer, 0.0) * self.call_scale or None
