@@ -158,10 +158,18 @@ def _hook(linear: nn.Module, layer: str, update: functools.partial[torch.Tensor]
 def _hook_replaced(model: nn.Module, state: LilyState) -> None:
     """Follow layers that were put in the place of others, such as those with a LoRA."""
     for layer, (linear, hook, update) in list(state.outside.items()):
-        now = model.get_submodule(layer)
+        now = _module_at(model, layer)
         if now is not linear:
             hook.remove()
             _hook(now, layer, update, state)
+
+
+def _module_at(module: Any, layer: str) -> Any:
+    """As `get_submodule`, several times faster: every hooked layer is asked for before each pass."""
+    for piece in layer.split("."):
+        child = module._modules.get(piece)
+        module = getattr(module, piece) if child is None else child
+    return module
 
 
 def _update_outside(

@@ -130,7 +130,10 @@ def test_a_model_without_linear_feed_forward_layers():
 
 
 def test_other_linear_layers_by_their_names(sd15):
-    assert attributes(sd15, "time_embedding.linear_2", "time_emb_proj") >= {"time_embedding.linear_2"}
+    embedding = {"time_embedding.linear_2", "resnets.0.time_emb_proj", "resnets.1.time_emb_proj"}
+    assert (
+        attributes(sd15, "time_embedding.linear_2", "resnets.0.time_emb_proj", "resnets.1.time_emb_proj") == embedding
+    )
     groups = groups_of(sd15, target_modules=["resnets.0.time_emb_proj"])
     assert {g.projection for g in groups} == {"resnets.0.time_emb_proj"}
     assert all(layer.endswith("resnets.0.time_emb_proj") for g in groups for layer in g.layers)
