@@ -3,8 +3,8 @@
     python -m benchmarks.learning_rates
     python -m benchmarks.learning_rates --ranks 16 --rates 1e-3 2e-3 --subjects "robot face"
 
-Each cell is how much likeness rises, as benchmarks/subjects.py measures it, on average over the subjects, with adapters
-on attention alone. What is done already, with the same settings and the same base, is not run again.
+Each cell is how much likeness rises, as benchmarks/subjects.py measures it and with its other settings, on average over
+the subjects. What is done already, with the same settings and the same base, is not run again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--subjects", nargs="+", choices=subjects.CLASSES, default=["robot face", "school satchel"], metavar="NAME")
-    add("--ranks", nargs="+", type=int, default=[8, 32, 128])
+    add("--ranks", nargs="+", type=int, default=[4, 16, 64])
     add("--rates", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3, 4e-3])
     add("--max_train_steps", type=int, default=200)
     add("--work_dir", default="outputs/learning_rates", help="adapters, and what is done so far")
@@ -51,7 +51,6 @@ def rise(pipe, likeness: Likeness, emoji, rank: int, rate: float, subject: str, 
     """How much likeness rises for one subject."""
     folder = Path(args.work_dir) / f"{rank}_{rate:g}_{subject.replace(' ', '_')}"
     flags = ["--rank", str(rank), "--learning_rate", str(rate), "--max_train_steps", str(args.max_train_steps)]
-    flags += ["--target_modules", "attention"]
     run: Any = subjects.parse_args(flags)
     settings = {**vars(run), "base": subjects.base_hash(run.model)}
     result = subjects.finished(folder, settings)

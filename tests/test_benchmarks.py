@@ -13,6 +13,11 @@ from benchmarks.fidelity import ablations, figure, learning, no_more_drift, over
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
 from lily_diffusion import base_model
 
+ASKED = {
+    "sample": torch.randn(1, 8, 16, 16), "timestep": torch.tensor([500]),
+    "encoder_hidden_states": torch.randn(1, 24, 256),
+}  # fmt: skip
+
 
 def test_the_pages_are_what_the_results_say():
     assert render.PAGE.read_text() == render.rendered()
@@ -68,6 +73,15 @@ def test_sizes_come_near_the_budget(name):
     assert 0.65 < count / BUDGETS["small"] < 1.5
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_starts_as_the_base(name):
+    pipe, sizes = copied(base_model.load_pipeline()), METHODS[name].sizes
+    with torch.no_grad():
+        before = pipe.unet(**ASKED).sample
+        METHODS[name].put(pipe, sizes[len(sizes) // 2])
+        assert (pipe.unet(**ASKED).sample - before).abs().max() < 0.01  # UniLoRA's start is small, not zero
+
+
 @pytest.mark.slow
 def test_a_run_of_the_subject_benchmark(tmp_path, monkeypatch):
     names = ["lily", "textual-inversion"]
@@ -104,14 +118,10 @@ def test_an_ablation_measures_unseen_pictures(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", ["pairs of experts", "orthogonal A", "routers x 4"])
 def test_a_changed_fresh_adapter_changes_no_answer(change):
     pipe = copied(base_model.load_pipeline())
-    given = {
-        "sample": torch.randn(1, 8, 16, 16), "timestep": torch.tensor([500]),
-        "encoder_hidden_states": torch.randn(1, 24, 256),
-    }  # fmt: skip
     with torch.no_grad():
-        before = pipe.unet(**given).sample
+        before = pipe.unet(**ASKED).sample
         ablations.VARIANTS[change](pipe, 4)
-        assert torch.equal(pipe.unet(**given).sample, before)
+        assert torch.equal(pipe.unet(**ASKED).sample, before)
 
 
 def test_the_search_goes_uphill_and_stops():

@@ -127,6 +127,7 @@ def _size(save: Callable[[str], Any]) -> int:
 
 
 RANKS = tuple(range(1, 129))
+_lokr = functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024)
 _vera = functools.partial(by_peft, "VeraConfig", "r", save_projection=False)
 _randlora = functools.partial(by_peft, "RandLoraConfig", "r", save_projection=False)
 METHODS = {
@@ -138,6 +139,8 @@ METHODS = {
         Method("lily-ff", on(lily, *KINDS), RANKS, 5e-3),
         Method("lily-ff-2-experts", on(lily, *KINDS, num_B=2, stride_A=8), RANKS, 5e-3),
         Method("lily-ff-only", on(lily, "feed-forward", num_B=2, stride_A=8), (1, 2, 4, 8, 16, 32), 5e-3),
+        Method("lily-ff-only-token", on(lily, "feed-forward", num_B=2, stride_A=8, routing="token"),
+               (1, 2, 4, 8, 16, 32), 5e-3),
         Method("lily-token", functools.partial(lily, routing="token"), RANKS, 2e-3),
         Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 2e-3),
         Method("lily-static", functools.partial(lily, routing="static"), RANKS, 2e-3),
@@ -148,17 +151,20 @@ METHODS = {
         Method("lora-v-out", functools.partial(lora, target_modules=["to_v", "to_out.0"]), RANKS, 1e-2),
         Method("lora-ff", on(lora, *KINDS), RANKS, 5e-3),  # the feed-forward layers too, as trainers for web UIs do
         Method("lora-ff-only", on(lora, "feed-forward"), RANKS, 1e-2),
+        Method("lora-ff-out", on(lora, "net.2"), RANKS, 2e-2),  # the second half of each, for a smaller file still
         Method("rslora", functools.partial(lora, use_rslora=True), RANKS, 2e-3),
         Method("dora", functools.partial(lora, use_dora=True), RANKS, 5e-3),
-        Method("lokr", functools.partial(by_peft, "LoKrConfig", "decompose_factor", r=1024, alpha=1024),
-               (2, 4, 8, 16), 5e-3),
+        Method("lokr", _lokr, (2, 4, 8, 16), 5e-3),
+        Method("lokr-ff-only", on(_lokr, "feed-forward"), (2, 4, 8, 16), 1e-2),
         Method("oft", functools.partial(by_peft, "OFTConfig", "oft_block_size", r=0), (2, 4, 8, 16, 32, 64), 5e-3),
         Method("hra", functools.partial(by_peft, "HRAConfig", "r"), range(2, 129, 2), 5e-3),
         Method("gralora", lambda pipe, r: by_peft("GraloraConfig", "r", pipe, r, alpha=r), range(2, 129, 2), 5e-3),
         Method("vera", _vera, (64, 128, 256, 512, 1024, 2560), 2e-2),
+        Method("vera-ff-only", on(_vera, "feed-forward"), (64, 128, 256, 512, 1024, 2560), 2e-2),
         Method("randlora", _randlora, RANKS, 2e-3),
-        Method("fourierft", functools.partial(by_peft, "FourierFTConfig", "n_frequency"),
-               (172, 344, 687, 1375, 2750, 4096), 2e-3),
+        # Its own start is a random update, which on projections as narrow as these destroys the model.
+        Method("fourierft", functools.partial(by_peft, "FourierFTConfig", "n_frequency", init_weights=True),
+               (172, 344, 687, 1375, 2750, 4096), 5e-2),
         Method("unilora", functools.partial(by_peft, "UniLoraConfig", "theta_d_length", r=32),
                tuple(BUDGETS.values()), 2e-2),
         Method("textual-inversion", textual_inversion, (1,), 2e-2, sized=False),
