@@ -41,6 +41,7 @@ from lily_diffusion.base_model.likeness import Likeness
 from lily_diffusion.base_model.pictures import COLOURS, HELD_OUT, describe, draw, load_emoji, random_scene
 from lily_diffusion.grid import labelled_grid
 from lily_diffusion.loaders import load_lily_weights
+from lily_diffusion.sharing import KINDS
 from lily_diffusion.switches import unload_lily_weights
 from lily_diffusion.training import parse_args as parse_training_args
 from lily_diffusion.training import train
@@ -63,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", default="embedded", help="'embedded', 'embedded-dit' or a pipeline's folder")
     add("--work_dir", default="outputs/subjects", help="pictures, adapters and what is done so far")
     add("--results_dir", default=str(RESULTS))
-    add("--target_modules", nargs="+", default=["attention", "feed-forward"], metavar="NAME")
+    add("--target_modules", nargs="+", default=list(KINDS), metavar="NAME")
     add("--rank", type=int, default=16)
     add("--stride_A", type=int, default=4)
     add("--num_B", type=int, default=4)

@@ -132,9 +132,10 @@ def page(result: dict[str, Any]) -> str:
         f"{', '.join(map(str, settings['seeds']))}. The learning rate was "
         f"sought on {', '.join(settings['tuned on'])}, which are not among them. Similarity is the mean cosine to true "
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
-        "where a style is asked for that was not learnt from; style and colour, how often what was asked for is drawn; "
-        "diversity among pictures of one prompt; drift, half of one minus the cosine to what the base draws of other "
-        "things; step, its time in forward passes of the bare model; MB, its memory beside the model's own.\n",
+        'where "small", "two", a pencil sketch or pixel art is asked for, which was not learnt from; style and colour, '
+        "how often what was asked for is drawn; diversity among pictures of one prompt; drift, half of one minus the "
+        "cosine to what the base draws of other things; step, its time in forward passes of the bare model; MB, its "
+        "memory beside the model's own.\n",
         "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour "
         "| diversity | drift | step | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",

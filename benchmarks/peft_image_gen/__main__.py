@@ -26,6 +26,7 @@ from torch import Tensor
 
 from benchmarks.measures import conditions, write_json
 from lily_diffusion import disable_lily, enable_lily, load_lily_weights
+from lily_diffusion.sharing import KINDS
 from lily_diffusion.training import parse_args as parse_training_args
 from lily_diffusion.training import train
 
@@ -44,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--params", default=PARAMS, help="file or address of PEFT's default_training_params.json")
-    add("--target_modules", nargs="+", default=["attention", "feed-forward"], metavar="NAME")
+    add("--target_modules", nargs="+", default=list(KINDS), metavar="NAME")
     add("--rank", type=int, default=16)
     add("--stride_A", type=int, default=4)
     add("--num_B", type=int, default=4)
