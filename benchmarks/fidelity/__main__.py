@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.fidelity import kept, report
 from benchmarks.fidelity.learning import Cost, cost, family_of, fresh, learn, lesson
-from benchmarks.fidelity.methods import BUDGETS, METHODS, Method, size_for
+from benchmarks.fidelity.methods import BUDGETS, METHODS, ONE_SIZE, Method, size_for
 from benchmarks.fidelity.scores import drawn, measured, truths_of, unrelated_prompts
 from benchmarks.measures import RESULTS, as_tensor
 from benchmarks.subjects import CLASSES
@@ -159,9 +159,8 @@ def main(argv: list[str] | None = None) -> None:
     bench = Bench(args)
     pairs = [
         (METHODS[name], budget)
-        for budget in args.budgets
         for name in args.methods
-        if METHODS[name].sized or budget == args.budgets[0]
+        for budget in (args.budgets if METHODS[name].sized else [ONE_SIZE])
     ]
     part, parts = (int(number) for number in args.part.split("/"))
     if not args.report_only:

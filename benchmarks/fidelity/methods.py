@@ -20,6 +20,7 @@ from lily_diffusion.sharing import KINDS, select
 from lily_diffusion.state import one_adapter
 
 BUDGETS = {"least": 14_000, "tiny": 27_500, "small": 55_000, "medium": 220_000}  # trained; LoRA: 27,520 a rank
+ONE_SIZE = "small"
 PLACEHOLDER = "<sks>"  # the token of textual inversion, which stands for "sks"
 
 
@@ -48,7 +49,7 @@ class Method:
     put: Callable[[Any, Any], Learner]
     sizes: Sequence[Any]  # what may be chosen, from which the one nearest to the budget is taken
     rate: float  # learning rate at which the search begins
-    sized: bool = True  # False: it has one size, whatever the budget
+    sized: bool = True  # False: it has one size, and stands with the methods of ONE_SIZE
 
 
 def denoiser(pipe: Any) -> Any:
