@@ -8,7 +8,7 @@ from benchmarks.fidelity.no_more_drift import is_ours
 
 INK, OURS, THEIRS, RULE = "#1e1e22", "#c2410c", "#64748b", "#d4d4d8"
 MARKS = {"least": " ··", "tiny": " ·", "small": "", "medium": " +"}
-LARGEST = 5e6  # bytes: what is larger is named below the picture
+SHOWN = (1e4, 5e6)  # bytes: what is smaller or larger is named below the picture
 LINE, WIDTH = 13, 110  # pixels that a label takes
 
 
@@ -30,8 +30,8 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
     drawing = Figure((15.0, 7.0), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(drawing)
     by_bytes, by_drift = drawing.subplots(1, 2, sharey=True)
-    large = [row for row in rows if row["bytes"] > LARGEST]
-    rows = [row for row in rows if row not in large]
+    beyond = [row for row in rows if not SHOWN[0] < row["bytes"] < SHOWN[1]]
+    rows = [row for row in rows if row not in beyond]
     edge = frontier(rows)
     by_bytes.step([r["bytes"] for r in edge], [r["similarity"] for r in edge], where="post", color=RULE, linewidth=6)
     for row in rows:
@@ -57,12 +57,12 @@ def figure(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Any:
     by_drift.set_title("Above and to the left is better; lines join learning rates", color=INK, fontsize=10)
     for axes in (by_bytes, by_drift):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(x=0.12)
-    beyond = "; ".join(
-        f"{row['method']}: {row['similarity']:.3f} at {row['bytes'] / 1e6:,.0f} MB, drift {row['drift']:.3f}"
-        for row in large
+        axes.margins(x=0.12, y=0.08)
+    named = "; ".join(
+        f"{row['method']}: {row['similarity']:.3f} at {row['bytes'] / 1e3:,.0f} kB, drift {row['drift']:.3f}"
+        for row in beyond
     )
-    drawing.supxlabel(f"Not in the picture: {beyond}" if large else "", color=THEIRS, fontsize=9)
+    drawing.supxlabel(f"Not in the picture: {named}" if beyond else "", color=THEIRS, fontsize=9)
     canvas.draw()  # places the axes
     _label(by_bytes, rows, "bytes")
     _label(by_drift, rows, "drift")

@@ -23,7 +23,6 @@ from lily_diffusion.training.families import Condition, Family, load_family
 from lily_diffusion.training.run import TrainedModel
 
 STEPS_TIMED = 9
-LOOKS = 8  # batches that a gradient start sees
 
 
 class Lesson(NamedTuple):
@@ -70,11 +69,6 @@ def learn(
     model = TrainedModel(family.denoiser, learner.adapters).train()
     losses = batch_losses(family, model, learner.word, given, subject, batch, seed)
     started = time.process_time()
-    if learner.start is not None:
-        with learner.start:
-            for loss in itertools.islice(batch_losses(family, model, learner.word, given, subject, batch, -1), LOOKS):
-                loss.backward()
-        learner.start.apply()
     paces = learner.paces or [1.0] * len(learner.trained)
     groups = [{"params": [p], "lr": rate * pace} for p, pace in zip(learner.trained, paces, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)

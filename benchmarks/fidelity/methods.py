@@ -14,10 +14,8 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from benchmarks.fidelity.gradient_start import GradientStart
 from lily_diffusion import LilyAdapter, LilyConfig, attach, save_lily_weights
 from lily_diffusion.sharing import KINDS, select
-from lily_diffusion.state import one_adapter
 
 BUDGETS = {"least": 14_000, "tiny": 27_500, "small": 55_000, "medium": 220_000}  # trained; LoRA: 27,520 a rank
 ONE_SIZE = "small"
@@ -33,7 +31,6 @@ class Learner:
     word: str = "sks"  # that stands for the subject in prompts
     paces: list[float] | None = None  # multipliers of the learning rate, one for each of `trained`
     falls: bool = False  # the learning rate, to zero; otherwise it stays
-    start: GradientStart | None = None  # what looks at a few batches before the first step
     adapters: dict[str, LilyAdapter] = field(default_factory=dict)  # that are no part of the model they are put on
 
     @property
@@ -67,13 +64,6 @@ def lily(pipe: Any, r: int, **options: Any) -> Learner:
     adapter = attach(model, LilyConfig(r=r, **{"stride_A": 4, "num_B": 4, "scaling": 2.0, **options}))
     trained = list(adapter.requires_grad_(True).parameters())
     return Learner(trained, lambda: _size(lambda f: save_lily_weights(model, f)), adapters={"denoiser": adapter})
-
-
-def lily_gradient(pipe: Any, r: int, **options: Any) -> Learner:
-    """Ours, with As that start where the loss pulls."""
-    learner = lily(pipe, r, **options)
-    learner.start = GradientStart(one_adapter(denoiser(pipe), None)[1])
-    return learner
 
 
 def by_peft(kind: str, knob: str, pipe: Any, size: Any, **options: Any) -> Learner:
@@ -136,20 +126,17 @@ METHODS = {
     for method in (
         Method("lily", lily, RANKS, 2e-3),
         Method("lily-2-experts", functools.partial(lily, num_B=2, stride_A=8), RANKS, 5e-3),
-        Method("lily-gradient", lily_gradient, RANKS, 2e-3),
         Method("lily-ff", on(lily, *KINDS), RANKS, 5e-3),
         Method("lily-ff-2-experts", on(lily, *KINDS, num_B=2, stride_A=8), RANKS, 5e-3),
         Method("lily-ff-only", on(lily, "feed-forward", num_B=2, stride_A=8), (1, 2, 4, 8, 16, 32), 5e-3),
         Method("lily-ff-only-token", on(lily, "feed-forward", num_B=2, stride_A=8, routing="token"),
                (1, 2, 4, 8, 16, 32), 5e-3),
         Method("lily-token", functools.partial(lily, routing="token"), RANKS, 2e-3),
-        Method("lily-batch", functools.partial(lily, routing="batch"), RANKS, 2e-3),
         Method("lily-static", functools.partial(lily, routing="static"), RANKS, 2e-3),
-        Method("peft-lily", functools.partial(
+        Method("peft-lily", functools.partial(  # the same as ours with routing="batch", but for the file
             by_peft, "LilyConfig", "r", stride_A=4, num_B=4, scaling=2.0), RANKS, 2e-3),
         Method("lora", lora, RANKS, 5e-3),
         Method("lora-q-v", functools.partial(lora, target_modules=["to_q", "to_v"]), RANKS, 1e-2),  # as its paper
-        Method("lora-v-out", functools.partial(lora, target_modules=["to_v", "to_out.0"]), RANKS, 1e-2),
         Method("lora-ff", on(lora, *KINDS), RANKS, 5e-3),  # the feed-forward layers too, as trainers for web UIs do
         Method("lora-ff-only", on(lora, "feed-forward"), RANKS, 1e-2),
         Method("lora-ff-out", on(lora, "net.2"), RANKS, 2e-2),  # the second half of each, for a smaller file still

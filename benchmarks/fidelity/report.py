@@ -134,8 +134,8 @@ def page(result: dict[str, Any]) -> str:
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         'where "small", "two", a pencil sketch or pixel art is asked for, which was not learnt from; style and colour, '
         "how often what was asked for is drawn; diversity among pictures of one prompt; drift, half of one minus the "
-        "cosine to what the base draws of other things; step, its time in forward passes of the bare model; MB, its "
-        "memory beside the model's own.\n",
+        "cosine to what the base draws of other things, from other noise, so not zero where nothing changes; step, its "
+        "time in forward passes of the bare model; MB, its memory beside the model's own.\n",
         "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour "
         "| diversity | drift | step | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
