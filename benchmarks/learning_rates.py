@@ -64,8 +64,9 @@ def report(rises: dict[tuple[int, float], list[float]], args: argparse.Namespace
     means = {cell: sum(values) / len(values) for cell, values in rises.items()}
     lines = [
         "# Learning rates by rank\n",
-        f"Rise in likeness on the embedded model after {args.max_train_steps} steps of 4, scaling 2, stride_A 4, num_B "
-        f"4; mean over {', '.join(args.subjects)}. The best of each rank is bold.\n",
+        f"Rise in likeness on the embedded model after {args.max_train_steps} steps of 4, attention and feed-forward "
+        f"layers, scaling 2, stride_A 4, num_B 4; mean over {', '.join(args.subjects)}. The best of each rank is "
+        "bold.\n",
         f"| rank | {' | '.join(f'{rate:g}' for rate in args.rates)} |",
         f"|---|{'---|' * len(args.rates)}",
     ]
