@@ -13,10 +13,13 @@ from benchmarks.fidelity import ablations, figure, learning, no_more_drift, over
 from benchmarks.fidelity.methods import BUDGETS, METHODS, copied, size_for
 from lily_diffusion import base_model
 
-ASKED = {
-    "sample": torch.randn(1, 8, 16, 16), "timestep": torch.tensor([500]),
-    "encoder_hidden_states": torch.randn(1, 24, 256),
-}  # fmt: skip
+
+@torch.no_grad()
+def answer(pipe):
+    """Of the UNet, to one question."""
+    draw = torch.Generator().manual_seed(0)
+    sample, prompt = torch.randn(1, 8, 16, 16, generator=draw), torch.randn(1, 24, 256, generator=draw)
+    return pipe.unet(sample, 500, encoder_hidden_states=prompt).sample
 
 
 def test_the_pages_are_what_the_results_say():
@@ -73,13 +76,12 @@ def test_sizes_come_near_the_budget(name):
     assert 0.65 < count / BUDGETS["small"] < 1.5
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_starts_as_the_base(name):
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.sized])
+def test_every_adapter_starts_as_the_base(name):
     pipe, sizes = copied(base_model.load_pipeline()), METHODS[name].sizes
-    with torch.no_grad():
-        before = pipe.unet(**ASKED).sample
-        METHODS[name].put(pipe, sizes[len(sizes) // 2])
-        assert (pipe.unet(**ASKED).sample - before).abs().max() < 0.01  # UniLoRA's start is small, not zero
+    before = answer(pipe)
+    METHODS[name].put(pipe, sizes[len(sizes) // 2])
+    assert (answer(pipe) - before).abs().max() < 0.01  # UniLoRA's start is small, not zero
 
 
 @pytest.mark.slow
@@ -118,10 +120,9 @@ def test_an_ablation_measures_unseen_pictures(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", ["pairs of experts", "orthogonal A", "routers x 4"])
 def test_a_changed_fresh_adapter_changes_no_answer(change):
     pipe = copied(base_model.load_pipeline())
-    with torch.no_grad():
-        before = pipe.unet(**ASKED).sample
-        ablations.VARIANTS[change](pipe, 4)
-        assert torch.equal(pipe.unet(**ASKED).sample, before)
+    before = answer(pipe)
+    ablations.VARIANTS[change](pipe, 4)
+    assert torch.equal(answer(pipe), before)
 
 
 def test_the_search_goes_uphill_and_stops():
@@ -201,4 +202,17 @@ def test_lily_beside_a_rival_costs_no_more():
     (row,) = no_more_drift.pairs(groups)
     assert (row["rival"], row["ours"]) == (("lora", "small", 1e-2), ("lily", "small", 1e-3))
     assert row["differences"]["similarity"] == [0.1, 0.1, 0.1]
-    assert "+0.100 (+0.100 to +0.100)" in no_more_drift.table([row])[-1]
+    assert "+0.100 (+0.100 to +0.100)" in no_more_drift.table([row], no_more_drift.NO_MORE)[-1]
+
+
+def test_lily_beside_lora_on_the_same_layers_whatever_it_costs():
+    def runs(seed, similarity):
+        rest = dict.fromkeys(over_subjects.SCORES, 0.5)
+        return [{**rest, "bytes": 100, "subject": s, "seed": seed, "similarity": similarity} for s in ("owl", "cactus")]
+
+    ours, lora = no_more_drift.SAME_LAYERS[0]
+    (row,) = no_more_drift.same_layers({ours: runs(0, 0.4), lora: runs(0, 0.5)})
+    assert (row["rival"], row["ours"], row["seeds"]) == (lora, ours, 1)
+    assert row["differences"]["similarity"][0] == pytest.approx(-0.1)
+    assert no_more_drift.same_layers({ours: runs(0, 0.4), lora: runs(1, 0.5)}) == []  # no seed in common
+    assert no_more_drift.same_layers({ours: runs(0, 0.4)}) == []

@@ -1,4 +1,4 @@
-"""Lily beside each rival, where its file is no larger and it disturbs other things no more."""
+"""Lily beside each rival, where its file is no larger and it disturbs other things no more; and beside LoRA."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from typing import Any
 from benchmarks.fidelity.over_subjects import Runs, difference, seeds_of
 
 SCORES = ("similarity", "styled_similarity", "style", "colour", "drift")
+SAME_LAYERS = (
+    (("lily", "small", 5e-3), ("lora", "small", 5e-3)),
+    (("lily", "small", 2e-2), ("lora", "small", 2e-2)),
+    (("lily-2-experts", "least", 5e-3), ("lora-q-v", "least", 2e-2)),
+    (("lily-ff", "small", 5e-3), ("lora-ff", "small", 5e-3)),
+    (("lily-ff-2-experts", "small", 5e-3), ("lora-ff", "small", 5e-3)),
+    (("lily-ff-only", "tiny", 5e-3), ("lora-ff-only", "tiny", 1e-2)),
+    (("lily-ff-only", "tiny", 1e-2), ("lora-ff-only", "tiny", 1e-2)),
+    (("lily-ff-only", "least", 1e-2), ("lora-ff-only", "tiny", 1e-2)),
+)  # groups of Lily and of LoRA on the same kinds of layers that meet, whatever they cost
 LARGER, MORE = 1.05, 0.002  # times the bytes, and drift, that still count as no more
+NO_MORE = (
+    "Lily beside each rival at each rate that was measured: the best of Lily's rows whose file is no larger than the "
+    f"rival's (by 5% at most) and whose drift is no more (by {MORE} at most). Lily minus the rival, over subjects, at "
+    "the seeds that both have, with 95% intervals:"
+)
+BESIDE_LORA = "The same beside LoRA on the same kinds of layers, whatever bytes and drift are:"
 
 
 def pairs(groups: dict[tuple[str, str, float], Runs]) -> list[dict[str, Any]]:
@@ -29,24 +45,36 @@ def pairs(groups: dict[tuple[str, str, float], Runs]) -> list[dict[str, Any]]:
             if small and shared and difference(ours, group, "drift")[0] <= MORE:
                 able.append((shared, difference(ours, group, "similarity")[0], key))
         if able:
-            shared, _, ours = max(able)
-            differences = {score: difference(groups[ours], group, score) for score in SCORES}
-            sizes = {"bytes": groups[ours][0]["bytes"], "rival_bytes": group[0]["bytes"]}
-            found.append({"rival": rival, "ours": ours, **sizes, "seeds": shared, "differences": differences})
+            found.append(_pair(groups, max(able)[-1], rival))
     return found
+
+
+def same_layers(groups: dict[tuple[str, str, float], Runs]) -> list[dict[str, Any]]:
+    """The pairs of `SAME_LAYERS` of which both are measured at one seed or more, in the form of `pairs`."""
+    met = [
+        (ours, lora) for ours, lora in SAME_LAYERS if seeds_of(groups.get(ours, [])) & seeds_of(groups.get(lora, []))
+    ]
+    return [_pair(groups, ours, lora) for ours, lora in met]
+
+
+def _pair(groups: dict[tuple[str, str, float], Runs], ours: Any, rival: Any) -> dict[str, Any]:
+    mine, other = groups[ours], groups[rival]
+    return {
+        "rival": rival, "ours": ours, "bytes": mine[0]["bytes"], "rival_bytes": other[0]["bytes"],
+        "seeds": len(seeds_of(mine) & seeds_of(other)),
+        "differences": {score: difference(mine, other, score) for score in SCORES},
+    }  # fmt: skip
 
 
 def is_ours(method: str) -> bool:
     return method.startswith("lily")
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]], intro: str) -> list[str]:
     """Lines of the page."""
     lines = [
         "",
-        "Lily beside each rival at each rate that was measured: the best of Lily's rows whose file is no larger than "
-        f"the rival's (by 5% at most) and whose drift is no more (by {MORE} at most). Lily minus the rival, over "
-        "subjects, at the seeds that both have, with 95% intervals:",
+        intro,
         "",
         "| rival | bytes | Lily | bytes | seeds | similarity | styled | style | colour | drift |",
         "|---|---|---|---|---|---|---|---|---|---|",

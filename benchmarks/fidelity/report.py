@@ -52,8 +52,11 @@ def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]
         "seeds": sorted(seeds_of(next(iter(groups.values())))),
     }  # fmt: skip
     facts = {**conditions(), "peft": importlib.metadata.version("peft")}
-    pairs = no_more_drift.pairs(whole_groups)
-    result = {"settings": common, "rows": rows, "other_rates": others, "pairs": pairs, "conditions": facts}
+    pairs, same = no_more_drift.pairs(whole_groups), no_more_drift.same_layers(whole_groups)
+    result = {
+        "settings": common, "rows": rows, "other_rates": others, "pairs": pairs, "same_layers": same,
+        "conditions": facts,
+    }  # fmt: skip
     write_results(name, result, page(result), Path(args.results_dir))
     figure(rows, others).savefig(Path(args.results_dir) / f"{name}.png", facecolor="white")
     print(page(result))
@@ -158,7 +161,8 @@ def page(result: dict[str, Any]) -> str:
         f"| {row['styled_similarity']:.3f} | {row['style']:.0f}% | {row['drift']:.3f} |"
         for row in result["other_rates"]
     ]
-    return "\n".join([*lines, *no_more_drift.table(result["pairs"])])
+    lines += no_more_drift.table(result["pairs"], no_more_drift.NO_MORE)
+    return "\n".join([*lines, *no_more_drift.table(result["same_layers"], no_more_drift.BESIDE_LORA)])
 
 
 def _over(row: dict[str, Any]) -> str:
