@@ -107,6 +107,8 @@ def test_a_run_of_the_subject_benchmark(tmp_path, monkeypatch):
 def test_an_ablation_measures_unseen_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "UNSEEN", 12)
     monkeypatch.setattr(ablations, "LEVELS", 1)
+    monkeypatch.setattr(scores, "STEPS", 4)
+    monkeypatch.setattr(scores, "POSES", 1)
     flags = ["--variants", "pairs of experts", "--rates", "5e-3", "--subjects", "ghost", "--max_train_steps", "3"]
     ablations.main([*flags, "--results_dir", str(tmp_path)])
     (row,) = json.loads((tmp_path / "ablations.json").read_text())["rows"]

@@ -6,8 +6,8 @@
 
 For each method and budget of trained parameters, the learning rate is sought on three subjects: from where the method
 starts, up or down the series 1, 2, 5, 10, while the drawn pictures come nearer to the true ones. The other twelve are
-learnt at the best rate, once for each seed. Every run is kept with the results, and none is repeated; the report takes
-what is there.
+learnt at the best rate, once for each seed. Every run is kept with the results, and none is repeated, as is what a
+step of each method costs; the report takes what is there.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train_batch_size", type=int, default=4)
     add("--part", default="1/1", help="1/2: the first half of the work, for one of two processes")
     add("--tune_only", action="store_true", help="seek the learning rates, and stop")
-    add("--report_only", action="store_true", help="learn nothing; only what a step costs is measured")
+    add("--report_only", action="store_true", help="learn nothing; what a step costs is measured if it is not known")
     add("--pictures_dir", default="outputs/fidelity", help="what was drawn")
     add("--results_dir", default=str(RESULTS))
     return parser.parse_args(argv)
@@ -62,6 +62,7 @@ class Bench:
         self.args = args
         self.pictures = Path(args.pictures_dir) / args.model
         self.file = kept.runs_file(args.results_dir, args.model)
+        self.costs = kept.runs_file(args.results_dir, args.model, "fidelity_costs")
         self.settings = report.settings(args)
         self.done = {self.key(**run): run for run in kept.read(self.file) if run["settings"] == self.settings}
         self.likeness = Likeness()
@@ -124,14 +125,18 @@ class Bench:
         )
         return result
 
-    def cost(self, name: str, budget: str) -> Cost:
-        """What a step of training takes."""
-        size, subject = self.size(name, budget), self.args.tune_on[0]
+    def cost(self, name: str, size: Any) -> Cost:
+        """What a step of training takes, unless it was measured before."""
+        subject, batch = self.args.tune_on[0], self.args.train_batch_size
+        what = {"settings": self.settings, "method": name, "size": size}
+        for line in kept.read(self.costs):
+            if what.items() <= line.items():
+                return Cost(line["passes"], line["memory"])
         family = fresh(self.family)
         learner = METHODS[name].put(family.pipe, size)
-        return cost(
-            self.family, family, learner, lesson(family, subject, self.emoji), subject, self.args.train_batch_size
-        )
+        taken = cost(self.family, family, learner, lesson(family, subject, self.emoji), subject, batch)
+        kept.append(self.costs, {**what, **taken._asdict()})
+        return taken
 
     def worth(self, name: str, budget: str, rate: float) -> float:
         """How good the rate is, on the tuning subjects."""

@@ -25,8 +25,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"steps": args.max_train_steps, "batch": args.train_batch_size, "base": base_hash(args.model)}
 
 
-def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]) -> None:
-    """Write the results of the runs on the measured subjects; ``cost`` of a method and budget is that of a step."""
+def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, Any], Cost]) -> None:
+    """Write the results of the runs on the measured subjects; ``cost`` of a method and size is that of a step."""
     whole_groups = collected(runs, args)
     groups = of_common_seeds(whole_groups)
     found = best_rates(runs, args)
@@ -39,7 +39,7 @@ def write(runs: Runs, args: argparse.Namespace, cost: Callable[[str, str], Cost]
         print("nothing is measured yet, or no seed by all methods")
         return
     for row in rows:
-        taken = cost(row["method"], row["budget"])
+        taken = cost(row["method"], row["size"])
         row |= {"passes": round(taken.passes, 2), "memory": taken.memory}
     others = [
         {"method": name, "budget": budget, "rate": rate, **means(group),
