@@ -76,7 +76,8 @@ class LilyAdapter(nn.Module):
         """
         A, B, router = self.tensors(layer)
         if A.device != x.device:  # the adapter lives outside the model and follows it
-            self.to(x.device)
+            with torch.inference_mode(False):  # its parameters are to be trained and swapped later
+                self.to(x.device)
             A, B, router = self.tensors(layer)
         config = self.config
         scaling = config.scaling if scaling is None else scaling

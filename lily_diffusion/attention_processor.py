@@ -36,8 +36,11 @@ class AttentionView:
     """An attention module whose adapted projections answer base + update; all else is the module's own."""
 
     def __init__(self, attention: nn.Module):
-        self._attention = attention
-        self._sites = attention.__dict__[STATE]
+        object.__setattr__(self, "_attention", attention)
+        object.__setattr__(self, "_sites", attention.__dict__[STATE])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._attention, name, value)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._attention, name)

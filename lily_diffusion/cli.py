@@ -10,6 +10,7 @@ from typing import Any
 
 from . import demo, generate
 from .commands import bake, convert, inspect, merge
+from .commands.output import printable
 
 DESCRIPTION = "Draw with Lily adapters, look into their files, open the page, or see it all work once."
 EXAMPLES = """\
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         return COMMANDS[args.command][0].run(args)
     except (ValueError, OSError, ImportError) as error:
-        print(f"lily-diffusion: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"lily-diffusion: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lily-diffusion: interrupted", file=sys.stderr)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,13 @@ def _check_installation() -> None:
 
 def _learn(subject: str, output_dir: Path, steps: int) -> Path:
     """Run the training program as a user would, and return the adapter's file."""
-    folder = output_dir / subject
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=f".{subject}-") as folder:  # what is there stays
+        _train(subject, folder, steps)
+        return (Path(folder) / WEIGHT_NAME).replace(output_dir / f"{subject}.safetensors")  # all that the demo needs
+
+
+def _train(subject: str, folder: str, steps: int) -> None:
     settings = {**TRAINING, "max_train_steps": steps}
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"),
@@ -94,7 +101,7 @@ def _learn(subject: str, output_dir: Path, steps: int) -> Path:
         *("--num_cpu_threads_per_process", str(_threads())),
         *(() if torch.cuda.is_available() else ("--cpu",)),
         *(str(SCRIPT), "--pretrained_model_name_or_path", "embedded"),
-        *("--instance_data_dir", str(EXAMPLES / subject), "--output_dir", str(folder)),
+        *("--instance_data_dir", str(EXAMPLES / subject), "--output_dir", folder),
         *("--cache_latents", "--checkpointing_steps", "0", "--report_to", "none"),
         *(text for name, value in settings.items() for text in (f"--{name}", str(value))),
     ]
@@ -104,9 +111,6 @@ def _learn(subject: str, output_dir: Path, steps: int) -> Path:
         raise ValueError(
             f"training on examples/subjects/{subject} ended with code {code}; its last lines above say why."
         )
-    file = (folder / WEIGHT_NAME).replace(output_dir / f"{subject}.safetensors")
-    shutil.rmtree(folder)  # the file is all that the demo needs
-    return file
 
 
 def _precision() -> str:

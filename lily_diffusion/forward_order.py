@@ -68,7 +68,8 @@ def _gather(function: Any, owner: Any, names: dict[str, None], seen: set[Any]) -
         return
     seen.add(code)
     for name in _names_of_code(code):
-        found = getattr(function, "__globals__", {}).get(name) or getattr(owner, name, None)
+        found = getattr(function, "__globals__", {}).get(name)
+        found = getattr(owner, name, None) if found is None else found
         names.setdefault(name)
         if callable(found) and getattr(found, "__module__", None) == function.__module__:
             _gather(inspect.unwrap(found), owner, names, seen)

@@ -1,4 +1,4 @@
-"""Fusing: frozen adapters added into the model's own weights, and taken out again bit by bit."""
+"""Fusing: frozen adapters added into the model's own weights, and taken out again, bit for bit."""
 
 from __future__ import annotations
 
@@ -59,11 +59,8 @@ def fuse(model: nn.Module, adapter_names: Sequence[str] | None = None, lily_scal
         updated[layer] = total.to(linear.weight.dtype)
         if not updated[layer].isfinite().all():
             raise ValueError(f"With the adapter, the weights of {layer} are not finite; nothing is fused.")
-    updated |= _aliases(model, updated)
-    for layer, weight in updated.items():
-        original: Any = model.get_submodule(layer).weight
-        state.originals[layer] = original.detach().cpu().clone()
-        original.data.copy_(weight)
+    state.originals = {layer: linear.weight.detach().cpu().clone() for layer, linear in linears.items()}
+    _put(model, updated)
     state.fused = {name: state.weights[name] for name in names}
     state.weights = {name: weight for name, weight in state.weights.items() if name not in names}
 
@@ -79,9 +76,7 @@ def unfuse(model: nn.Module) -> None:
     model, state = plain(model), get_state(model)
     if state is None:
         return
-    for layer, weight in {**_aliases(model, state.originals), **state.originals}.items():
-        target: Any = model.get_submodule(layer).weight
-        target.data.copy_(weight)
+    _put(model, state.originals)
     state.originals = {}
     fused, state.fused = state.fused, {}
     state.activate({**state.weights, **fused})
@@ -129,6 +124,12 @@ def _check_plain(layer: str, weight: torch.Tensor, advice: str) -> None:
     plain_type = type(weight.data) in (torch.Tensor, nn.Parameter)
     if not weight.is_floating_point() or weight.dtype.itemsize < 2 or not plain_type:
         raise ValueError(f"The weights of {layer} are quantised ({type(weight).__name__}, {weight.dtype}): {advice}.")
+
+
+def _put(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    for layer, weight in {**weights, **_aliases(model, weights)}.items():
+        target: Any = model.get_submodule(layer).weight
+        target.data.copy_(weight)
 
 
 def _aliases(model: nn.Module, updated: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

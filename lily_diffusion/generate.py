@@ -88,7 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with --prompts each picture draws its own from this one and its line (default: 0)",
     )
     add("--steps", type=int, default=25, help="denoising steps (default: 25)")
-    add("--guidance_scale", type=float, help="how closely the prompt is followed (default: 3 for embedded, else 7.5)")
+    add(
+        "--guidance_scale",
+        type=float,
+        help="how closely the prompt is followed (default: the model's own; 3 for embedded)",
+    )
     add("--height", type=int, help="in pixels (default: the model's own)")
     add("--width", type=int, help="in pixels (default: the model's own)")
     add("--device", help="such as cuda or cpu (default: cuda if there is one)")
@@ -223,6 +227,8 @@ def _load(args: argparse.Namespace, specs: list[AdapterSpec]) -> Any:
         set_adapters(pipe, [spec.name for spec in specs], [spec.weight for spec in specs])
     args.width = args.width or _default_size(pipe)
     args.height = args.height or _default_size(pipe)
+    if args.guidance_scale is None:
+        args.guidance_scale = default_guidance(pipe, args.model)
     return pipe
 
 
@@ -236,11 +242,10 @@ def _default_size(pipe: Any) -> int:
 def _recipe_maker(args: argparse.Namespace, specs: list[AdapterSpec]) -> Callable[[str, str, int], Recipe]:
     """A function (prompt, negative prompt, seed) -> the recipe, which the PNG also carries."""
     used = tuple(UsedAdapter(s.name, read_lily_header(s.file).content_hash, s.weight) for s in specs)
-    guidance = default_guidance(args.model) if args.guidance_scale is None else args.guidance_scale
     model = Path(args.model).resolve().name if Path(args.model).is_dir() else args.model  # pictures carry no paths
 
     def recipe(prompt: str, negative_prompt: str, seed: int) -> Recipe:
-        settings = (args.steps, guidance, args.width, args.height, seed)
+        settings = (args.steps, args.guidance_scale, args.width, args.height, seed)
         return Recipe(prompt, negative_prompt, *settings, base_model=model, adapters=used)
 
     return recipe

@@ -111,17 +111,17 @@ def make_header(
         **({"further_parts": [_part(part, name, kind) for name, (part, kind) in others.items()]} if others else {}),
     }
     return {
-        "format": "pt",
-        "lily_format_version": VERSION,
-        METADATA_KEY: json.dumps(ours, sort_keys=True, separators=(",", ":")),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{model_class}/lily",
         "modelspec.implementation": "https://arxiv.org/abs/2407.09946",
         "modelspec.title": "Lily adapter",
         "modelspec.date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "modelspec.hash_sha256": f"0x{digest}",
         **({"modelspec.trigger_phrase": ", ".join(trigger_words)} if trigger_words else {}),
-        **extra,
+        **extra,  # which may be another file's header, whose account of its tensors is not of these
+        "format": "pt",
+        "lily_format_version": VERSION,
+        METADATA_KEY: json.dumps(ours, sort_keys=True, separators=(",", ":")),
+        "modelspec.hash_sha256": f"0x{digest}",
     }
 
 
@@ -152,7 +152,7 @@ def parse_header(metadata: Mapping[str, str], dtypes: Mapping[str, str], name: s
             further=tuple(further),
         )
         sound = _sound(header)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"The header of {name} is damaged ({type(error).__name__}: {error}).") from None
     if not sound or any(part.fingerprint != fingerprint(part.model_class, part.groups) for part in header.parts):
         raise ValueError(f"The header of {name} is damaged: its map of groups contradicts itself.")
@@ -214,7 +214,7 @@ def _sound(header: LilyHeader) -> bool:
 def _sound_part(part: LilyPart) -> bool:
     """Whether the map of groups can be built: sizes are positive, every layer and every A is there once."""
     layers = [layer for g in part.groups for layer in g.layers]
-    texts = [part.component, part.model_class, part.fingerprint]
+    texts = [part.component, part.model_class, part.fingerprint, *(g.projection for g in part.groups)]
     return (
         bool(layers)
         and part.config.num_B <= 2**16

@@ -24,7 +24,7 @@ from .components import (
 )
 from .header import SAFETENSORS_NAME, LilyHeader, make_header, parse_header
 from .hot_swap import check_swap, declare_rank, occupant, slot_for, swap
-from .interchange.peft import CONFIG_NAME, read_peft
+from .interchange.peft import CONFIG_NAME, WEIGHTS_NAME, read_peft
 from .save_and_load import WEIGHT_NAME, adapter_state_dict, build_adapters, read_file, write_file
 from .sharing import TEXT_ENCODERS
 from .state import get_state, unknown_adapter
@@ -241,9 +241,8 @@ def _read_adapters(
             raise ValueError(f"The state dict must map names to tensors, and {odd[0] if odd else 'it'} does not.")
         dtypes = {key: SAFETENSORS_NAME.get(t.dtype, str(t.dtype)) for key, t in tensors.items()}
         header = parse_header(metadata or {}, dtypes, name)
-    elif (Path(source) / (where["subfolder"] or "") / CONFIG_NAME).is_file():
-        adapter = read_peft(Path(source) / (where["subfolder"] or ""), pipe_or_model)
-        return {denoiser(pipe_or_model)[0]: adapter}
+    elif _is_peft(folder := Path(source) / (where["subfolder"] or ""), where["weight_name"]):
+        return {denoiser(pipe_or_model)[0]: read_peft(folder, pipe_or_model)}
     else:
         path = _find_file(source, **where)
         name = path.name
@@ -251,6 +250,18 @@ def _read_adapters(
     check_compatible(header, pipe_or_model)
     models = parts(pipe_or_model)
     return {c: as_in_model(adapter, models[c]) for c, adapter in build_adapters(header, tensors, name).items()}
+
+
+def _is_peft(folder: Path, weight_name: str | None) -> bool:
+    """Whether a folder's adapter, or the one of this name, is PEFT's."""
+    if not (folder / CONFIG_NAME).is_file() or weight_name not in (None, WEIGHTS_NAME):
+        return False
+    if weight_name is None and (folder / WEIGHT_NAME).is_file():
+        raise ValueError(
+            f"Cannot tell which file in {folder} is the adapter: it has {WEIGHT_NAME} and PEFT's {WEIGHTS_NAME}; "
+            "pass weight_name."
+        )
+    return True
 
 
 def _find_file(source: str | os.PathLike[str], weight_name: str | None, *, subfolder: str | None, **hub: Any) -> Path:

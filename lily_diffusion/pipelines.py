@@ -1,7 +1,8 @@
-"""Opening base models by name, for the command line: a pipeline, or only the shape of its denoiser."""
+"""Opening base models by name, with what suits them: a pipeline, or only the shape of its denoiser."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from .components import COMPONENTS
 
 
 def open_pipeline(name: str, device: str | None = None) -> Any:
-    """A pipeline on its device, without a progress bar of its own: in half precision on CUDA, in float32 elsewhere.
+    """A pipeline on its device, in `precision_for` it and without a progress bar of its own.
 
     Args:
         name: "embedded", a pipeline's folder, or a Hub id.
@@ -24,11 +25,14 @@ def open_pipeline(name: str, device: str | None = None) -> Any:
     check_name(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        pipe = base_model.load_pipeline(name, dtype=torch.float16 if device.startswith("cuda") else torch.float32)
+        pipe = base_model.load_pipeline(name, dtype=precision_for(name, device))
     except Exception as error:  # hub, file and configuration errors are of many kinds, and all mean the same here
         raise ValueError(f"the model {name} cannot be loaded: {_reason(error)}") from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    try:
+        return pipe.to(device)
+    except (RuntimeError, AssertionError) as error:  # an unknown device, or one that this torch was not built for
+        raise ValueError(f"the model cannot be put on {device}: {_reason(error)}") from error
 
 
 def open_shapes(name: str) -> Any:
@@ -67,9 +71,19 @@ def base_at_hand(name: str | None) -> str | None:
     return name if folder and (folder / "model_index.json").is_file() else None
 
 
-def default_guidance(name: str) -> float:
-    """The guidance scale that suits a model when none is asked for."""
-    return base_model.GUIDANCE_SCALE if base_model.embedded_name(name) else 7.5
+def precision_for(name: str, device: str) -> torch.dtype:
+    """bfloat16 on CUDA, which all large models bear; float32 elsewhere, and for the small ones that ship here."""
+    half = device.startswith("cuda") and not base_model.embedded_name(name)
+    return torch.bfloat16 if half else torch.float32
+
+
+def default_guidance(pipe: Any, name: str) -> float:
+    """The guidance scale when none is asked for: the pipeline's own, but for the small models that ship here."""
+    if base_model.embedded_name(name):
+        return base_model.GUIDANCE_SCALE
+    known = inspect.signature(pipe.__call__).parameters
+    usual = [known[word].default for word in ("guidance_scale", "true_cfg_scale") if word in known]
+    return next((float(scale) for scale in usual if isinstance(scale, (int, float))), 1.0)
 
 
 def _reason(error: Exception) -> str:

@@ -48,7 +48,10 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str,
     path.unlink(missing_ok=True)
     path.touch()
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata=header)
+    try:
+        save_file(tensors, path, metadata=header)
+    except SafetensorError as error:  # whatever the disk says: it is full, or a limit is reached
+        raise OSError(f"{path.name} cannot be written: {error}") from error
     path.chmod(mode)
 
 
@@ -62,7 +65,7 @@ def read_lily_header(path: str | os.PathLike[str]) -> LilyHeader:
     path = Path(path)
     entries = _raw_header(path)
     metadata = entries.pop("__metadata__", {})
-    return parse_header(metadata, {k: v.get("dtype", "") for k, v in entries.items()}, path.name)
+    return parse_header(metadata, {k: v["dtype"] for k, v in entries.items()}, path.name)
 
 
 def read_file(path: Path) -> tuple[LilyHeader, dict[str, torch.Tensor]]:
@@ -170,8 +173,12 @@ def _raw_header(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} is cut off: its header should have {length} bytes and has {len(text)}.")
     try:
         entries = json.loads(text)
-        ends = [entry["data_offsets"][1] for key, entry in entries.items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        tensors = [entry for key, entry in entries.items() if key != "__metadata__"]
+        ends = [entry["data_offsets"][1] for entry in tensors]
+        texts = [entry["dtype"] for entry in tensors] + list(entries.get("__metadata__", {}).values())
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(end, int) for end in ends):
+            raise TypeError
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path.name} is not a safetensors file: its header cannot be read.") from None
     if size != 8 + length + max(ends, default=0):
         raise ValueError(f"{path.name} is cut off or padded: {size} bytes, not {8 + length + max(ends, default=0)}.")

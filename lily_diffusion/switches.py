@@ -116,7 +116,7 @@ def enable_lily(pipe_or_model: Any) -> None:
 
 
 def fuse_lily(pipe_or_model: Any, *, lily_scale: float = 1.0, adapter_names: str | Sequence[str] | None = None) -> None:
-    """Add frozen adapters into the models' weights: no cost per step is left. `unfuse_lily` undoes it bit by bit.
+    """Add frozen adapters into the models' weights: no cost per step is left. `unfuse_lily` undoes it, bit for bit.
 
     Args:
         pipe_or_model: a pipeline or its denoiser.

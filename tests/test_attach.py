@@ -155,6 +155,22 @@ def test_function_and_slotted_processors(sd15):
         assert all(p is processor for p in sd15.attn_processors.values())
 
 
+MASK = torch.zeros(2, 2)  # a name in a processor's code may be anything
+
+
+def test_what_a_processor_keeps_on_the_module_stays_there(sd15):
+    class Counting(AttnProcessor2_0):
+        def __call__(self, attn, *args, **kwargs):
+            attn.calls = getattr(attn, "calls", 0) + len(MASK)
+            return super().__call__(attn, *args, **kwargs)
+
+    sd15.set_attn_processor(Counting())
+    awaken(attach(sd15, CONFIG))
+    run(sd15)
+    run(sd15)
+    assert {module.calls for module in sd15.modules() if hasattr(module, "processor")} == {4}
+
+
 def test_copies_are_independent(unet):
     output = run(unet)
     awaken(attach(unet, CONFIG, "a"))

@@ -1,7 +1,9 @@
 """The command line, called as a person does; the embedded model is the one that draws, with few steps."""
 
+import functools
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,11 +111,13 @@ def test_adapter_arguments(adapters, tmp_path):
         (["generate", "--prompt", "x", "--adapter", "ROBOT:nan"], "finite"),
         (["generate", "--prompt", "x", "--adapter", __file__], "not a safetensors file"),
         (["generate", "--prompt", "x", "--model", "/no/folder"], "there is no pipeline folder /no/folder"),
+        (["generate", "--prompt", "x", "--device", "toaster"], "the model cannot be put on toaster: "),
         (["generate", "--prompt", "x", "--steps", "0"], "--steps must be 1 or more"),
         (["generate", "--prompt", "x", "--seed", "-1"], "--seed must be from 0"),
         (["generate", "--prompt", "x", "--guidance_scale", "nan"], "--guidance_scale must be a finite number, not nan"),
         (["generate", "--prompt", "x", "--adapter", "LORA"], "or lily-diffusion convert."),
         (["inspect", "LORA"], "or lily-diffusion convert."),
+        (["inspect", "HOSTILE"], "?]0;pwned"),
         (
             ["inspect", "ROBOT", "--model", "embedded", "--prompt", "x", "--seed", "4294967296"],
             "--seed must be at most 4294967295, not 4294967296",
@@ -125,11 +129,14 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(argv, sentence, capsys, adapt
     monkeypatch.setattr(demo, "SCRIPT", tmp_path / "train_dreambooth_lily.py")
     lora = tmp_path / "lora.safetensors"
     save_file({"unet.mid_block.attn1.to_q.lora_A.weight": torch.zeros(4, 4)}, lora)
-    argv = [arg.replace("ROBOT", str(adapters[0])).replace("LORA", str(lora)) for arg in argv]
+    hostile = tmp_path / "hostile.safetensors"
+    save_file({"\x1b]0;pwned\x07\x1b[2J": torch.zeros(1)}, hostile)
+    files = {"ROBOT": adapters[0], "LORA": lora, "HOSTILE": hostile}
+    argv = [functools.reduce(lambda text, name: text.replace(name, str(files[name])), files, arg) for arg in argv]
     code, out, err = run(capsys, *argv)
     assert code == 2
     assert sentence in err
-    assert err.count("\n") == 1
+    assert err.count("\n") == 1 and "\x1b" not in err
     assert not out
 
 
@@ -164,20 +171,23 @@ def test_demo_trains_as_a_user_would_and_draws_the_sheet(tmp_path, capsys, monke
     def train(command, **_):
         commands.append(command)
         flags = parse_training_args(command[command.index(str(demo.SCRIPT)) + 1 :])
-        folder = tmp_path / flags.output_dir
-        folder.mkdir(parents=True)
+        folder = Path(flags.output_dir)
         (folder / "pytorch_lily_weights.safetensors").write_bytes(adapters[len(commands) - 1].read_bytes())
         return types.SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(demo.subprocess, "run", train)
     monkeypatch.setattr(demo, "_check_installation", lambda: None)
     monkeypatch.setattr(demo, "STEPS", 1)
+    photo = tmp_path / "demo" / "robot" / "photo.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.touch()
     code, out, err = run(capsys, "demo", "--output_dir", tmp_path / "demo", "--max_train_steps", 7)
     assert code == 0, err
     assert [command[1:3] for command in commands] == [["-m", "accelerate.commands.launch"]] * 2
     assert all("7" in command for command in commands)
     assert (tmp_path / "demo" / "robot.safetensors").is_file()
     assert (tmp_path / "demo" / "teddy_bear.safetensors").is_file()
+    assert photo.is_file() and len(list((tmp_path / "demo").iterdir())) == 4  # nothing else is left
     with Image.open(tmp_path / "demo" / "demo.png") as sheet:
         assert sheet.width > 192 * len(demo.COLUMNS)
         assert sheet.height > 192 * len(demo.PROMPTS)

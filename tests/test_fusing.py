@@ -110,6 +110,15 @@ def test_projections_that_the_model_fuses_afterwards(case):
     torch.testing.assert_close(case.run(), case.base, rtol=1e-4, atol=1e-5)
 
 
+def test_projections_that_the_model_fuses_for_a_while(case):
+    case.model.fuse_qkv_projections()
+    fuse_lily(case.model)
+    case.model.unfuse_qkv_projections()
+    unfuse_lily(case.model)
+    now = case.model.state_dict()  # a UNet keeps the fused projections in it
+    assert all(torch.equal(now[k], t) for k, t in case.before.items())
+
+
 def refuses_to_unfuse(case, message):
     for action in (unfuse_lily, unload_lily_weights):
         with pytest.raises(ValueError, match=message):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lily_diffusion import LilyConfig, attach, base_model, load_lily_weights, save_lily_weights, set_adapters
+from lily_diffusion.state import get_adapters
 from lily_diffusion.training import train
 
 from .conftest import awaken
@@ -43,6 +44,14 @@ def test_the_adapter_follows_the_model(case):
     model, inputs, expected = case
     near(run(model, inputs), expected)
     near(run(model.cpu(), {k: v.cpu() if torch.is_tensor(v) else v for k, v in inputs.items()}), expected)
+
+
+def test_following_the_model_in_inference_mode_leaves_the_adapter_trainable(case):
+    model, inputs, _ = case
+    with torch.inference_mode():
+        run(model, inputs)
+    (adapter,) = get_adapters(model).values()
+    assert all(p.is_cuda and not p.is_inference() for p in adapter.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -117,6 +117,17 @@ def test_the_dtype_is_the_adapters_own_or_the_given_one(sd15, tmp_path):
         torch.testing.assert_close(up2 @ down2, up @ down, rtol=0.03, atol=0.01)
 
 
+def test_another_files_header_as_metadata_does_not_scale_the_layers(sd15, tmp_path):
+    adapter = uneven(sd15)
+    scaled = {"unet.r": 1, "unet.lora_alpha": 8, "unet.rank_pattern": {}, "unet.alpha_pattern": {}}
+    metadata = {"lora_adapter_metadata": json.dumps(scaled), "lily_adapter_metadata": "{}", "note": "kept"}
+    path = write_lora(adapter, tmp_path / "a.safetensors", component="unet", metadata=metadata)
+    layer = adapter.layers[-1]
+    (down, up), (down2, up2) = (factors(a, layer) for a in (adapter, read_lora(path, sd15)))
+    torch.testing.assert_close(up2 @ down2, up @ down)
+    assert read_metadata(path)["note"] == "kept" and "lily_adapter_metadata" not in read_metadata(path)
+
+
 def test_diffusers_header(sd15, tmp_path):
     adapter = uneven(sd15)
     words = ("sks dog", "toy")

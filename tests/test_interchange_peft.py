@@ -12,10 +12,11 @@ from peft import LilyConfig as PeftLilyConfig
 from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from lily_diffusion import Group, LilyAdapter, LilyConfig, attach, detach, save_lily_weights
+from lily_diffusion import Group, LilyAdapter, LilyConfig, attach, detach, load_lily_weights, save_lily_weights
 from lily_diffusion.interchange.peft import read_peft, write_peft
 from lily_diffusion.interchange.peft_sharing import wiring
 from lily_diffusion.sharing import find_projections
+from lily_diffusion.state import get_adapters
 
 from .conftest import awaken, inputs, tiny_sd15, tiny_sdxl
 from .zoo import build
@@ -247,6 +248,17 @@ def test_prefixes_and_pipelines(tmp_path):
         got = read_peft(tmp_path, pipe, routing="sample")
         assert got.groups == expected.groups and got.config.routing == "sample"
         assert all(torch.equal(a, b) for a, b in zip(got.parameters(), expected.parameters(), strict=True))
+
+
+def test_a_folder_of_both_kinds_is_asked_for_by_name(sd15, tmp_path):
+    adapter = awaken(attach(sd15, LilyConfig(r=4)))
+    write_peft(adapter, tmp_path, sd15)
+    save_lily_weights(sd15, tmp_path)
+    for name, routing in (("pytorch_lily_weights.safetensors", "sample"), ("adapter_model.safetensors", "batch")):
+        load_lily_weights(sd15, tmp_path, routing, weight_name=name)
+        assert get_adapters(sd15)[routing].config.routing == routing
+    with pytest.raises(ValueError, match=r"Cannot tell which file .*; pass weight_name"):
+        load_lily_weights(sd15, tmp_path, "other")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -35,7 +35,7 @@ examples:
   lily-diffusion bake robot.safetensors --prompt "a sks robot on a red background" --prompt "two sks robot" \\
     --output robot_lora.safetensors
 
-  # for A1111, Forge, ComfyUI and InvokeAI, no larger than rank 16
+  # for A1111, Forge and ComfyUI, no larger than rank 16
   lily-diffusion bake robot.safetensors --prompt "a sks robot" --format kohya --rank 16 --output robot_lora.safetensors
 
   # a frozen Lily file, which can be merged with others and fused into the weights
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rank", type=int, help="at most this rank, by singular value decomposition (default: the adapter's own)")
     add("--max_error", type=float, help="instead of --rank: the relative error that a layer may lose by it")
     add("--steps", type=int, default=25, help="denoising steps (default: 25)")
-    add("--guidance_scale", type=float, help="(default: 3 for embedded, else 7.5)")
+    add("--guidance_scale", type=float, help="(default: the model's own; 3 for embedded)")
     add("--seed", type=int, default=0, help="of the first prompt, the next ones count up (default: 0)")
     add("--device", help="such as cuda or cpu (default: cuda if there is one)")
 
@@ -138,7 +138,7 @@ def _baked(args: argparse.Namespace, header: LilyHeader) -> tuple[Parts, dict[st
         )
     pipe = open_pipeline(name, args.device)
     load_lily_weights(pipe, args.file, "adapter")
-    guidance = default_guidance(name) if args.guidance_scale is None else args.guidance_scale
+    guidance = default_guidance(pipe, name) if args.guidance_scale is None else args.guidance_scale
     call: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": guidance}
     baked = bake_lily(pipe, args.prompt, "adapter", method=args.method, seed=args.seed, **call)
     report = {**baked.report, "seed": args.seed, **call}

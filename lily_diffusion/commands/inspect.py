@@ -13,10 +13,10 @@ import torch
 from ..adapter import LilyAdapter
 from ..header import METADATA_KEY, LilyHeader, LilyPart
 from ..inspection import Spectrum, group_facts, spectra
-from ..pipelines import default_guidance
 from ..save_and_load import build_adapters, read_file, read_lily_header
 from ..sharing import group_table
 from .drawing import check_drawing
+from .output import printable
 from .routing import figures, mixtures, prompt_rows, routing_facts, save_picture, watch
 
 EXAMPLES = """\
@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", help="run 'embedded', a pipeline's folder or a hub id, and listen to the routers")
     add("--prompt", action="append", metavar="TEXT", help="what to run it on; may be repeated")
     add("--steps", type=int, default=25, help="denoising steps (default: 25)")
-    add("--guidance_scale", type=float, help="how closely the prompt is followed (default: 3 for embedded, else 7.5)")
+    add(
+        "--guidance_scale",
+        type=float,
+        help="how closely the prompt is followed (default: the model's own; 3 for embedded)",
+    )
     add("--seed", type=int, default=0, help="of the noise, the same for every prompt (default: 0)")
     add("--device", help="such as cuda or cpu (default: cuda if there is one)")
     add("--picture", type=Path, metavar="FILE.png", help="draw which experts count in which layer at which step")
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
-    print(_plain("\n".join(_text(facts, header, args.layers))))
+    print(printable("\n".join(_text(facts, header, args.layers))))
     return 0
 
 
@@ -98,8 +102,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.picture and args.picture.suffix != ".png":
         raise ValueError(f"--picture must name a .png file, not {args.picture}.")
     check_drawing(args)
-    if args.guidance_scale is None:
-        args.guidance_scale = default_guidance(args.model)
 
 
 def header_facts(file: Path, header: LilyHeader) -> dict[str, Any]:
@@ -282,8 +284,3 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
-
-
-def _plain(text: str) -> str:
-    """Without what could steer a terminal: a file may come from anyone."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

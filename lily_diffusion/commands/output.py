@@ -19,6 +19,11 @@ from ..sharing import Group
 FORMATS = ("lily", *lora.FORMATS)
 
 
+def printable(text: str) -> str:
+    """Without what could steer a terminal: a file may come from anyone."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def check_output(path: Path, format: str) -> None:
     """Raise ValueError for a format that is unknown, or a file that is no .safetensors or cannot be written."""
     if format not in FORMATS:

@@ -19,7 +19,7 @@ from ..components import denoiser, one_name
 from ..heat_map import Layer, Panel, places_of, routing_map
 from ..inspection import LayerRouting, RoutingRecorder, record_routing, routing_by_step
 from ..loaders import load_lily_weights
-from ..pipelines import open_pipeline
+from ..pipelines import default_guidance, open_pipeline
 
 NAME = "inspected"  # the adapter's, while it is on the model
 MAX_PANELS = 3  # more prompts are drawn as their mean
@@ -42,6 +42,8 @@ def watch(args: argparse.Namespace) -> list[Watched]:
         ValueError: the model cannot be loaded, takes no prompt, or is another base than the adapter's.
     """
     pipe = open_pipeline(args.model, args.device)
+    if args.guidance_scale is None:
+        args.guidance_scale = default_guidance(pipe, args.model)
     load_lily_weights(pipe, args.file, NAME)
     component, model = denoiser(pipe)
     if component not in one_name(pipe, NAME)[1]:

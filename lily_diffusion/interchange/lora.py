@@ -25,6 +25,7 @@ from ..sharing import Projection, find_linear_layers
 from .kohya_names import kohya_name, kohya_names, kohya_text_name, sd_config
 from .lora_header import (
     METADATA_KEY,
+    TELLS_HOW,
     Scales,
     common_fields,
     diffusers_fields,
@@ -100,7 +101,8 @@ def write_lora(
     if base_model:
         fields["ss_sd_model_name"] = base_model
     common = common_fields(path.stem, model_class or component, tensors)
-    write_file(path, tensors, {**common, **fields, **(metadata or {})})
+    own = {key: value for key, value in (metadata or {}).items() if key not in TELLS_HOW}
+    write_file(path, tensors, {**common, **fields, **own})
     return path
 
 

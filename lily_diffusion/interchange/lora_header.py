@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import torch
 
+from ..header import METADATA_KEY as LILY_KEY
 from .kohya_names import is_sdxl
 
 METADATA_KEY = "lora_adapter_metadata"  # diffusers' own
@@ -66,6 +67,12 @@ def read_trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
 def usual_rank(ranks: Mapping[str, int]) -> int:
     """The rank that most layers have."""
     return collections.Counter(ranks.values()).most_common(1)[0][0]
+
+
+TELLS_HOW = {
+    "format", METADATA_KEY, LILY_KEY, "lily_format_version", "ss_network_module", "ss_network_dim", "ss_network_alpha",
+    "sshs_model_hash", "modelspec.hash_sha256",
+}  # fields by which a file is read, so that those of another file must not take their place  # fmt: skip
 
 
 def diffusers_fields(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, str]:

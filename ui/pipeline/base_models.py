@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from lily_diffusion.base_model import FOLDERS, GUIDANCE_SCALE, load_pipeline
+from lily_diffusion.base_model import FOLDERS, load_pipeline
+from lily_diffusion.pipelines import default_guidance, precision_for
 from ui.keeping.recipe import MAX_EDGE, MAX_GUIDANCE, MAX_STEPS, clean_name
 from ui.pipeline.adapter_folder import without_paths
 
@@ -76,9 +77,8 @@ def load(label: str, source: str) -> BaseModel:
         BaseModelError: it cannot be loaded, or it is not a text-to-image pipeline.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    half = {"dtype": torch.bfloat16} if device == "cuda" and source not in FOLDERS else {}
     try:
-        pipe = load_pipeline(source, **half)
+        pipe = load_pipeline(source, dtype=precision_for(source, device))
     except Exception as error:  # diffusers and the Hub raise many kinds for a missing, broken or foreign model
         reason = without_paths(str(error).strip().split("\n")[0])[:300]
         raise BaseModelError(f"The base model '{label}' could not be loaded: {reason}") from error
@@ -100,14 +100,11 @@ def _defaults(pipe: Any, denoiser: torch.nn.Module, source: str) -> Defaults:
     tall, wide = sample if isinstance(sample, (list, tuple)) else (sample, sample)
     size_step = max(8, factor * (2 if hasattr(pipe, "transformer") else 1))
     width, height = (max(size_step, int(n) * factor // size_step * size_step) for n in (wide, tall))
-    if source in FOLDERS:
-        steps, guidance = 25, GUIDANCE_SCALE
-    else:
-        usual = inspect.signature(pipe.__call__).parameters
-        steps, guidance = usual["num_inference_steps"].default, getattr(usual.get("guidance_scale"), "default", 1.0)
+    usual = inspect.signature(pipe.__call__).parameters
+    steps = 25 if source in FOLDERS else usual["num_inference_steps"].default
     return Defaults(
         steps=min(int(steps), MAX_STEPS),
-        guidance_scale=min(float(guidance), MAX_GUIDANCE),
+        guidance_scale=min(default_guidance(pipe, source), MAX_GUIDANCE),
         width=width,
         height=height,
         size_step=size_step,
