@@ -32,7 +32,7 @@ class RoutingRecorder:
     def watch(self, adapter: LilyAdapter, layer: str, x: Tensor) -> None:
         """Take in what a layer is asked, x (batch, tokens, in)."""
         A, _, router = adapter.tensors(layer)
-        self.see(layer, functional.route(F.linear(x, A), router, adapter.config.routing))
+        self.see(layer, functional.route(F.linear(x, A.detach()), router, adapter.config.routing))
 
     def see(self, layer: str, p: Tensor) -> None:
         """Take in the probabilities of one call: (num_B,), (samples, num_B) or (samples, ..., num_B)."""

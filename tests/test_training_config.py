@@ -231,3 +231,9 @@ def test_a_run_repeated_from_its_file_is_the_same_run(arguments, tmp_path):
     assert second.losses == first.losses
     assert same(weights(second.output_dir), weights(first.output_dir))
     assert version_notes(path) == []
+
+
+def test_precision_from_accelerates_own_settings_is_one_of_the_runs(arguments, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    result = train(arguments())
+    assert "mixed_precision: bf16" in (result.output_dir / "run.yaml").read_text()

@@ -89,6 +89,17 @@ def test_a_checkpoint_elsewhere_is_the_one_that_is_read(arguments):
     assert same(weights(arguments("first").output_dir), weights(resumed.output_dir))
 
 
+def test_a_checkpoint_that_is_not_the_newest_there_would_mix_two_runs(arguments, monkeypatch):
+    args, other = arguments("first", checkpointing_steps=2), arguments("second", checkpointing_steps=2)
+    train(args)
+    train(other)
+    older = Path(args.output_dir, "checkpoint-2")
+    monkeypatch.chdir(older.parent)
+    for name in ("checkpoint-2", "../first/checkpoint-2", str(older), f"{other.output_dir}/checkpoint-4"):
+        with pytest.raises(TrainingError, match=r"is not the newest of .*; remove the newer ones"):
+            train(arguments("first", resume_from_checkpoint=name))
+
+
 def test_latest_without_a_checkpoint_starts_afresh(arguments):
     assert len(train(arguments(resume_from_checkpoint="latest")).losses) == 4
 

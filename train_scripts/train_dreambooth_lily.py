@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 from lily_diffusion.training import TrainingError, parse_args, train
 
@@ -25,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped before the training began; nothing to save", file=sys.stderr)
+        there = Path(args.output_dir).exists()
+        print(f"stopped; {f'what was saved is in {args.output_dir}' if there else 'nothing is saved'}", file=sys.stderr)
         return 130
     return 128 + result.stopped_by if result.stopped_by else 0
 

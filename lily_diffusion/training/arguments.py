@@ -187,7 +187,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
     add("--snr_gamma", type=float, help="min-SNR weighting of the loss of epsilon and v models; 5 is usual")
     add("--weighting_scheme", choices=WEIGHTINGS,
         help="for flow-matching models: how noise levels are drawn or losses weighted (default: logit_normal)")
-    add("--logit_mean", type=float, help="of logit_normal (default: 0)")
+    add("--logit_mean", type=float, help="of logit_normal; above 0, more noise (default: 0)")
     add("--logit_std", type=float, help="of logit_normal (default: 1)")
     add("--mode_scale", type=float, help="of mode (default: 1.29)")
     add("--guidance_scale", type=float, help="told to guidance-distilled models in training (default: 1)")

@@ -56,6 +56,8 @@ def build(args: argparse.Namespace) -> Run:
     listings = list_data(args)
     family_class(args).check_flags(args)
     accelerator = _accelerator(args)
+    if accelerator.mixed_precision != "no":  # it may come from accelerate's own settings, and is one of the run's
+        args.mixed_precision = accelerator.mixed_precision
     progress = _progress(args, checkpoint)
     dtype = DTYPES[accelerator.mixed_precision] or torch.float32
     args.class_dtype = DTYPES[args.prior_generation_precision or accelerator.mixed_precision]
@@ -63,7 +65,7 @@ def build(args: argparse.Namespace) -> Run:
     args.resolution = args.resolution or family.native_resolution
     data = read_data(args, listings, family, accelerator, progress.seed)
     for encoder in family.text_encoders().values():
-        encoder.to(dtype)
+        _cast(encoder, dtype)
     disk = DiskCache(Path(args.disk_cache_dir)) if args.disk_cache_dir else None
     texts = [*data.captions, *(args.validation_prompt or ()), *filter(None, [args.class_prompt]), ""]
     prompts = Prompts(family, texts, accelerator.device, disk, args.train_text_encoder)
@@ -102,6 +104,14 @@ def build(args: argparse.Namespace) -> Run:
         load_parts(checkpoint, run.checkpoint_parts)
     progress.settings = settings
     return run
+
+
+def _cast(encoder: nn.Module, dtype: torch.dtype) -> None:
+    """Change the encoder's type, but for what must stay in float32 where that is float16: there T5 overflows."""
+    kept = set(getattr(encoder, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else set()
+    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
+        if tensor.is_floating_point() and not kept & set(name.split(".")):
+            tensor.data = tensor.data.to(dtype)
 
 
 def _refuse_what_splits_tensors() -> None:

@@ -105,10 +105,10 @@ def find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
         return known[-1] if known else None
     for path in (Path(wanted), output_dir / wanted):
         if (path / STATE_NAME).is_file():
-            if path in known[:-1]:
+            if known and path.resolve() != known[-1].resolve():
                 raise TrainingError(
-                    f"{path} is not the newest: what follows would mix with {known[-1].name}; remove the newer ones, "
-                    "or name another --output_dir"
+                    f"{path} is not the newest of {output_dir}: what follows would mix with {known[-1].name}; remove "
+                    "the newer ones, or name another --output_dir"
                 )
             return path
     there = ", ".join(p.name for p in known) or "none"

@@ -51,15 +51,22 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
 
     def __init__(self, model: nn.Module):
         self.bytes = 0
-        self._seen = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+        self._seen = {part.untyped_storage().data_ptr() for tensor in model.parameters() for part in parts_of(tensor)}
         super().__init__(self._keep, lambda tensor: tensor)
 
     def _keep(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.bytes += storage.nbytes()
+        for storage in (part.untyped_storage() for part in parts_of(tensor)):
+            if storage.data_ptr() not in self._seen:
+                self._seen.add(storage.data_ptr())
+                self.bytes += storage.nbytes()
         return tensor
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """The tensors that hold a tensor's memory: itself, or those that a quantised one is made of."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    return [part for name in tensor.__tensor_flatten__()[0] for part in parts_of(getattr(tensor, name))]
 
 
 def memory(run: Run, activations: int) -> dict[str, int]:
@@ -100,4 +107,5 @@ def _shown(source: Source, position: int) -> tuple[Image.Image, str]:
 
 
 def _bytes(model: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    tensors = [part for tensor in model.state_dict().values() for part in parts_of(tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -21,6 +21,7 @@ from .checkpoints import random_states, set_random_states
 from .checks import complete
 from .dry_run import dry_run
 from .errors import TrainingError
+from .families.base import release
 from .interrupts import StopRequest
 from .main_process import agreed, leave
 from .objective import batch_loss
@@ -69,11 +70,16 @@ def train(args: argparse.Namespace, on_step: Callable[[StepReport], bool | None]
     start, random_before = time.monotonic(), random_states()
     tf32_before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
-        run = build(complete(args))
-        return _rehearse(run, start) if args.dry_run else _train(run, start, on_step)
+        return _run(complete(args), start, on_step)
     finally:
+        release()  # the base model, which its own hooks would keep until some later collection
         set_random_states(random_before)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32_before
+
+
+def _run(args: argparse.Namespace, start: float, on_step: Callable[[StepReport], bool | None] | None) -> TrainingResult:
+    run = build(args)
+    return _rehearse(run, start) if args.dry_run else _train(run, start, on_step)
 
 
 def _rehearse(run: Run, start: float) -> TrainingResult:

@@ -83,14 +83,11 @@ class Validation:
                 set_enabled(model, True)
 
     def _row(self, text: str) -> list[Image.Image]:
-        encoded, empty = self.prompts[text], self.prompts[""]
-        return self.pipe(
-            **self.family.call_arguments(encoded, empty, self.num_images, self.guidance_scale),
-            generator=[generator_for(SEED, "validation", i) for i in range(self.num_images)],
-            height=self.resolution,
-            width=self.resolution,
-            num_inference_steps=self.inference_steps,
-        ).images
+        """One by one: where training fills the memory, several at once would not fit."""
+        asked = self.family.call_arguments(self.prompts[text], self.prompts[""], 1, self.guidance_scale)
+        size = {"height": self.resolution, "width": self.resolution, "num_inference_steps": self.inference_steps}
+        noises = [generator_for(SEED, "validation", i) for i in range(self.num_images)]
+        return [self.pipe(**asked, **size, generator=[noise]).images[0] for noise in noises]
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

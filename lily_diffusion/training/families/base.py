@@ -115,7 +115,7 @@ class Family:
 
     def free_autoencoder(self) -> None:
         self.pipe.register_modules(vae=None)
-        _release()
+        release()
 
     # ------------------------------------------------------------ prompts
 
@@ -182,7 +182,7 @@ class Family:
 
     def free_text_encoder(self) -> None:
         self.pipe.register_modules(**dict.fromkeys(self.text_parts))
-        _release()
+        release()
 
     def call_arguments(self, prompt: Condition, empty: Condition, count: int, guidance_scale: float) -> dict[str, Any]:
         """The pipeline's arguments for `count` pictures of an encoded prompt, guided away from the empty one."""
@@ -237,7 +237,7 @@ def as_chat(tokenizer: Any, prompt: str, **options: Any) -> str:
     return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
 
 
-def _release() -> None:
+def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
