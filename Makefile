@@ -1,5 +1,5 @@
 # One command each. The first call makes a virtual environment in .venv; later calls are quick.
-#   make demo      learn two subjects from five pictures each and draw outputs/demo/demo.png (about 2 minutes on 2 CPU cores)
+#   make demo      learn two subjects from five pictures each and draw outputs/demo/demo.png (about 3 minutes on 2 CPU cores)
 #   make ui        the page, on this machine only, with the adapters in outputs/
 #   make test      every test
 #   make lint      style and types

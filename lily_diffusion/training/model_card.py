@@ -71,6 +71,9 @@ def write_model_card(
         "",
         "## Use it",
         "",
+        "It needs the package lily_diffusion, and it is no LoRA: `load_lora_weights`, A1111 and ComfyUI do not read it. "
+        "`lily-diffusion bake` makes a LoRA of it.",
+        "",
         "```python",
         usage(base_model, source, prompt, max_sequence_length),
         "```",
