@@ -71,7 +71,7 @@ def write_model_card(
         "",
         "## Use it",
         "",
-        "It needs the package lily_diffusion, and it is no LoRA: `load_lora_weights`, A1111 and ComfyUI do not read it. "
+        "It needs the package lily_diffusion and is no LoRA: `load_lora_weights`, A1111 and ComfyUI do not read it. "
         "`lily-diffusion bake` makes a LoRA of it.",
         "",
         "```python",
