@@ -21,7 +21,7 @@ from .adapter_weight import parse
 from .grid import labelled_grid
 from .loaders import load_lily_weights
 from .many_prompts import Drawing, missing, path_of, read_prompts, save, save_grid, seed_of, this_process
-from .pipelines import default_guidance, open_pipeline
+from .pipelines import call_arguments, default_guidance, open_pipeline
 from .save_and_load import read_lily_header
 from .switches import set_adapters
 
@@ -142,7 +142,7 @@ def _run_few(args: argparse.Namespace, specs: list[AdapterSpec]) -> int:
     number = 1 + max((int(p.name[:5]) for p in args.output_dir.glob("[0-9][0-9][0-9][0-9][0-9]-*.png")), default=0)
     recipes = [recipe(prompt, args.negative_prompt, seed) for prompt in args.prompt for seed in seeds]
     images = []
-    for image, recipe_of_it in zip(_draw(pipe, recipes), recipes, strict=True):
+    for image, recipe_of_it in zip(_draw(pipe, args.model, recipes), recipes, strict=True):
         path = args.output_dir / f"{number:05d}-{recipe_of_it.seed}.png"
         image.save(path, pnginfo=png_info(recipe_of_it))
         print(path)
@@ -174,7 +174,7 @@ def _run_many(args: argparse.Namespace, specs: list[AdapterSpec]) -> int:
     if process.index == 0 and len(left) < len(drawings):
         print(f"{len(drawings) - len(left)} of {len(drawings)} pictures are there already")
     own = [drawing for drawing in drawings[process.index :: process.count] if drawing in left]
-    images = _draw(pipe, [drawing.recipe for drawing in own], quiet=process.index > 0)
+    images = _draw(pipe, args.model, [drawing.recipe for drawing in own], quiet=process.index > 0)
     for image, drawn in zip(images, own, strict=True):
         save(image, drawn)
         print(drawn.path, flush=True)
@@ -251,7 +251,7 @@ def _recipe_maker(args: argparse.Namespace, specs: list[AdapterSpec]) -> Callabl
     return recipe
 
 
-def _draw(pipe: Any, recipes: Sequence[Recipe], quiet: bool = False) -> Iterator[Image.Image]:
+def _draw(pipe: Any, model: str, recipes: Sequence[Recipe], quiet: bool = False) -> Iterator[Image.Image]:
     """Yield the pictures. They are drawn one by one, as on the page, so a recipe repeats exactly."""
     total, known = sum(recipe.steps for recipe in recipes), inspect.signature(pipe.__call__).parameters
     with tqdm(total=total, unit="step", desc="drawing", disable=quiet or not total) as progress:
@@ -261,23 +261,18 @@ def _draw(pipe: Any, recipes: Sequence[Recipe], quiet: bool = False) -> Iterator
             return tensors
 
         for recipe in recipes:
-            yield pipe(
+            if recipe.negative_prompt and "negative_prompt" not in known:
+                raise ValueError(f"A {type(pipe).__name__} takes no negative prompt; leave it out.")
+            asked = call_arguments(
+                pipe,
+                model,
                 prompt=recipe.prompt,
-                **_guided(pipe, recipe),
+                negative_prompt=recipe.negative_prompt,
                 num_inference_steps=recipe.steps,
+                guidance_scale=recipe.guidance_scale,
                 width=recipe.width,
                 height=recipe.height,
                 generator=torch.Generator("cpu").manual_seed(recipe.seed),
-                **({"callback_on_step_end": step_end} if "callback_on_step_end" in known else {}),
-            ).images[0]
-
-
-def _guided(pipe: Any, recipe: Recipe) -> dict[str, Any]:
-    """Guidance and the negative prompt, by the names that the pipeline has for them."""
-    known = inspect.signature(pipe.__call__).parameters
-    if recipe.negative_prompt and "negative_prompt" not in known:
-        raise ValueError(f"A {type(pipe).__name__} takes no negative prompt; leave it out.")
-    negative = {"negative_prompt": recipe.negative_prompt} if recipe.negative_prompt else {}
-    if "true_cfg_scale" in known and known["guidance_scale"].default is None:  # Qwen-Image; it wants something to avoid
-        return {"negative_prompt": recipe.negative_prompt or " ", "true_cfg_scale": recipe.guidance_scale}
-    return {**negative, "guidance_scale": recipe.guidance_scale}
+                callback_on_step_end=step_end,
+            )
+            yield pipe(**asked).images[0]

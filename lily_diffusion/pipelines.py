@@ -86,5 +86,19 @@ def default_guidance(pipe: Any, name: str) -> float:
     return next((float(scale) for scale in usual if isinstance(scale, (int, float))), 1.0)
 
 
+def call_arguments(pipe: Any, name: str, *, negative_prompt: str = "", **wanted: Any) -> dict[str, Any]:
+    """What the pipeline is called with, of what it takes, so that a recipe gives the same picture wherever it is drawn.
+
+    Args:
+        name: of the base model; the small ones that ship here need options of their own.
+        wanted: by diffusers' usual names; guidance_scale goes by the pipeline's own.
+    """
+    known = inspect.signature(pipe.__call__).parameters
+    given = {**base_model.call_options(name), "negative_prompt": negative_prompt or None, **wanted}
+    if "true_cfg_scale" in known and known["guidance_scale"].default is None:  # Qwen-Image; it wants something to avoid
+        given |= {"negative_prompt": negative_prompt or " ", "true_cfg_scale": given.pop("guidance_scale")}
+    return {key: value for key, value in given.items() if key in known and value is not None}
+
+
 def _reason(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -155,8 +155,20 @@ def test_grids_that_are_refused(session):
         xyz.plan(session, order(session), [("", "1")] * 3)
     with pytest.raises(SessionError, match="two axes"):
         xyz.plan(session, order(session), [("Seed", "1"), ("Seed", "2"), ("", "")])
+    with pytest.raises(SessionError, match="sets the same weight"):
+        weights = [("Weight of adapter 1", "0, 1"), ("Weight over the steps of adapter 1", "1; 1@0,0@1")]
+        xyz.plan(session, order(session), [*weights, ("", "")])
     with pytest.raises(SessionError, match="81 pictures"):
         xyz.plan(session, order(session), [("Seed", "1-9"), ("Weight of adapter 1", "0-1:9"), ("", "")])
+
+
+def test_axes_of_one_adapter_act_together(session):
+    robot = id_of(session, "robot")
+    axes = [("Weight of adapter 1", "0.5, 1"), ("Without one block of adapter 1", "mid, up.1")]
+    for chosen in ([*axes, ("", "")], [*axes[::-1], ("", "")]):
+        grid = xyz.plan(session, order(session), chosen)
+        assert sorted(o.weights[robot] for o in grid.orders.values()) == [
+            "0.5,mid=0", "0.5,up.1=0", "1,mid=0", "1,up.1=0"]  # fmt: skip
 
 
 def test_the_cheapest_axis_is_innermost(session):

@@ -181,7 +181,11 @@ def test_styles_are_put_around_prompts_and_saved_by_name(tmp_path):
     assert list(styles.all()) == ["ink"]
     (tmp_path / "styles.json").write_text('{"a": 1, "b": {"prompt": 5}, "c": {"prompt": "fine"}}')
     assert styles.all() == {"c": Style("fine")}
-    (tmp_path / "styles.json").write_text("[[")
+    for text in ('{"a": 1, "c": {"prompt": "fine"}}', "[[", "[]"):  # what a save would lose is not overwritten
+        (tmp_path / "styles.json").write_text(text)
+        with pytest.raises(StoredError, match=r"styles\.json has something that cannot be read"):
+            styles.save("new", Style("x"))
+        assert (tmp_path / "styles.json").read_text() == text
     assert styles.all() == {}
 
 

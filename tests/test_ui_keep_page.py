@@ -181,6 +181,16 @@ def test_the_library_is_searched_foldered_and_finds_changes_by_itself(page, sess
     assert row(page, "robot").locator(".name input").is_checked()  # the rows stay as they are
     page.locator(".card .pick[title=robot]").click()
     row(page, "robot").wait_for(state="hidden")
+    page.locator(".card .pick[title=robot]").click()
+    row(page, "robot").locator(".name input:checked").wait_for()
+    card(page, "twin").locator(".pick").click()
+    rows = page.locator(".adapter")
+    rows.nth(1).locator(".weight input[type=number]").fill("0.3")
+    (session.adapters.root / "robot.safetensors").rename(session.adapters.root / "robot.away")
+    page.get_by_role("button", name="Rescan").click()
+    rows.nth(1).wait_for(state="hidden")  # what is gone cannot be drawn with
+    assert "twin" in rows.inner_text() and rows.locator(".weight input[type=number]").input_value() == "0.3"
+    (session.adapters.root / "robot.away").rename(session.adapters.root / "robot.safetensors")
 
 
 def test_a_picture_of_another_program_sets_what_applies_and_says_the_rest(page, tmp_path):

@@ -112,6 +112,21 @@ def test_foreign_pages_are_refused(address):
     assert httpx.get(f"{address}config", headers=from_here).status_code == 200
     opened = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}  # by a link
     assert httpx.get(address, headers=opened).status_code == 200
+    assert httpx.get(f"{address}config", headers=opened).status_code == 403  # nor anything else, such as a picture
+
+
+def test_nothing_is_fetched_from_elsewhere_and_names_of_files_are_free(address):
+    for place in ("gradio_api/file=", "gradio_api/file/", "file="):
+        for url in (
+            "https://example.com/x.png",
+            "HTTP://example.com",
+            "%20https://example.com",
+            "https%3A//example.com",
+        ):
+            assert httpx.get(address + place + url).status_code == 404, (place, url)
+    for name in ("vibes.png", "mcp.png"):
+        sent = httpx.post(f"{address}gradio_api/upload", files={"files": (name, b"a picture")}).json()
+        assert httpx.get(f"{address}gradio_api/file={sent[0]}").content == b"a picture"
 
 
 def test_bodies_are_limited_whatever_they_announce(address):
@@ -129,7 +144,13 @@ def test_a_full_disk_takes_no_uploads(address, monkeypatch):
 
 
 def test_listening_needs_a_password(capsys):
-    for argv in (["--listen"], ["--host", "0.0.0.0"], ["--listen", "--auth", "x"], ["--listen", "--auth", ":"]):
+    for argv in (
+        ["--allowed_hosts", "studio.example"],
+        ["--listen"],
+        ["--host", "0.0.0.0"],
+        ["--listen", "--auth", "x"],
+        ["--listen", "--auth", ":"],
+    ):
         with pytest.raises(SystemExit):
             app.main(argv)
         assert "--auth" in capsys.readouterr().err
@@ -137,7 +158,7 @@ def test_listening_needs_a_password(capsys):
 
 def test_names_under_which_the_page_is_known(session):
     demo = app.create_demo(session)
-    address = app.launch(demo, allowed_hosts=["studio.example"])
+    address = app.launch(demo, allowed_hosts=["studio.example"], auth=("ada", "secret"))
     port = address.rsplit(":", 1)[1].strip("/")
     for host in (f"127.0.0.1:{port}", f"LOCALHOST:{port}", f"[::1]:{port}", "studio.example"):
         assert httpx.get(address, headers={"Host": host}).status_code == 200, host

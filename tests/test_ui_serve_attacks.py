@@ -165,6 +165,14 @@ def test_names_of_uploads_lead_nowhere(target, name):
         assert '"success": false' in target.call(event, data).replace('":', '": ').replace(":  ", ": ")
 
 
+@pytest.mark.parametrize("component", ["restore", "upload"])
+def test_an_address_in_the_place_of_a_file_is_not_fetched(target, component):
+    for event, place, count in target.events_with(component):
+        data = [None] * count
+        data[place] = hostile.file_data("https://example.com/large.safetensors")
+        assert "not fetched from an address" in target.call(event, data)
+
+
 @pytest.mark.parametrize("name,data", hostile.adapter_files().items(), ids=list(hostile.adapter_files()))
 def test_hostile_adapters_are_not_added(target, name, data):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 from starlette.middleware import Middleware
 
 from ui import api, translations
@@ -28,6 +29,7 @@ from ui.style import CSS, THEME
 from ui.train import train_tab
 from ui.train.training_runs import Trainings
 
+NEEDS_AUTH = "--host, --listen or --allowed_hosts lets other machines in: give --auth user:password too."
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MAX_UPLOAD = 2 * 2**30  # bytes of one adapter or picture
 MAX_UPLOAD_LISTENING = 64 * 2**20  # the same while the page listens to other machines: pictures only
@@ -87,13 +89,14 @@ def launch(
     by pointing its own name at it (DNS rebinding).
 
     Raises:
-        ValueError: ``host`` is open to other machines and there is no ``auth``.
+        ValueError: other machines are let in and there is no ``auth``.
     """
-    local = is_local(host)
+    local = is_local(host, allowed_hosts)
     if not local and auth is None:
-        raise ValueError(f"--host {host} lets other machines in: give --auth user:password too.")
-    names = [*LOCAL_HOSTS, host, *allowed_hosts, *(() if local else (socket.gethostname(),))]
+        raise ValueError(NEEDS_AUTH)
+    names = [*LOCAL_HOSTS, host, *allowed_hosts, *(() if is_local(host) else (socket.gethostname(),))]
     room = MAX_UPLOAD if local else MAX_UPLOAD_LISTENING
+    processing_utils.async_ssrf_protected_download = _fetch_nothing
     guard = Middleware(Guard, hosts=names, max_upload=room + 2**20)  # the form around the file
     _, address, _ = demo.launch(
         server_name=host,
@@ -109,8 +112,15 @@ def launch(
     return address
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on ``host``."""
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    """In the place of gradio's download of an address that an event was given as a file, of any size."""
+    raise gr.Error("Files are uploaded here, not fetched from an address.", print_exception=False)
+
+
+def is_local(host: str, allowed_hosts: Sequence[str] = ()) -> bool:
+    """Whether only this machine can reach a server on ``host``: further names mean a proxy that lets others in."""
+    if not set(allowed_hosts) <= set(LOCAL_HOSTS):
+        return False
     if host == "localhost":
         return True
     try:
@@ -124,10 +134,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     host = args.host or ("0.0.0.0" if args.listen else "127.0.0.1")
-    local = is_local(host)
+    local = is_local(host, args.allowed_hosts)
     auth = tuple(args.auth.split(":", 1)) if args.auth else None
     if not local and auth is None:
-        parser.error(f"--host {host} lets other machines in: give --auth user:password too.")
+        parser.error(NEEDS_AUTH)
     if auth is not None and (len(auth) != 2 or not all(auth)):
         parser.error("--auth needs the form user:password.")
     try:
@@ -160,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=None, help="default: the first free one from 7860")
     add("--auth", default=None, metavar="USER:PASSWORD", help="ask for this name and password")
     add("--allowed_hosts", nargs="*", default=[], metavar="NAME",
-        help="further names and addresses under which people open the page")  # fmt: skip
+        help="further names and addresses under which people open the page, such as a proxy; needs --auth")  # fmt: skip
     add("--train_dir", type=Path, default=None, metavar="FOLDER",
         help="its sub-folders are offered as pictures to train on")  # fmt: skip
     add("--allow_training", action="store_true", help="training stays possible while other machines are let in")

@@ -133,6 +133,10 @@ GERMAN_MESSAGES = {
     "There are {} presets already. Delete some first.": "Es gibt schon {} Vorlagen. Bitte erst welche löschen.",
     "There is no preset of this name any more.": "Es gibt keine Vorlage dieses Namens mehr.",
     "The preset {} is damaged. {}": "Die Vorlage {} ist beschädigt. {m}",
+    "{} has something that cannot be read; mend it or move it away first.": "In {} steht etwas, das sich nicht lesen "
+    "lässt. Bitte erst ausbessern oder die Datei verschieben.",
+    "The base model '{}' does not fit onto the graphics card: {}": "Das Basismodell '{}' passt nicht auf die "
+    "Grafikkarte: {}",
     "There are {} styles already. Delete some first.": "Es gibt schon {} Stile. Bitte erst welche löschen.",
     "The styles have become too long. Delete some first.": "Die Stile sind zu lang geworden. Bitte erst welche "
     "löschen.",

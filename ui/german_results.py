@@ -11,6 +11,8 @@ GERMAN_RESULTS = {
     "brightness range on average.": "Seed {}: links das Basismodell allein, rechts mit den Adaptern. Die Bilder "
     "unterscheiden sich im Mittel um {} des Helligkeitsumfangs.",
     "Choose what varies along X.": "Bitte wählen, was sich entlang X ändert.",
+    "'{}' sets the same weight as another axis. Choose one of them.": "'{}' setzt dasselbe Gewicht wie eine andere "
+    "Achse. Bitte eine davon wählen.",
     "'{}' is on two axes. Choose another for one of them.": "'{}' liegt auf zwei Achsen. Bitte für eine etwas anderes "
     "wählen.",
     "This grid has {} pictures; at most {} are drawn. Take fewer values.": "Dieses Raster hat {} Bilder; höchstens {} "

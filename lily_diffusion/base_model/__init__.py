@@ -30,6 +30,11 @@ def embedded_name(name_or_path: str) -> str | None:
     return next((name for name, own in FOLDERS.items() if folder == own.resolve()), None)
 
 
+def call_options(name_or_path: str) -> dict[str, Any]:
+    """What an embedded model's pipeline is called with beside the usual; nothing for any other model."""
+    return CALL_OPTIONS.get(embedded_name(name_or_path) or "", {})
+
+
 def load_pipeline(name_or_path: str = "embedded", **kwargs: Any):
     """Load a pipeline as ``DiffusionPipeline.from_pretrained`` does; the names of the embedded models work too.
 

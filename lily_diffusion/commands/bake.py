@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 
 from ..adapter import LilyAdapter
 from ..baking import METHODS, bake_lily, compare, freeze
+from ..base_model import call_options
 from ..base_model.fitting import atomically
 from ..components import as_in_files, denoiser, parts
 from ..grid import labelled_grid
@@ -139,7 +140,7 @@ def _baked(args: argparse.Namespace, header: LilyHeader) -> tuple[Parts, dict[st
     pipe = open_pipeline(name, args.device)
     load_lily_weights(pipe, args.file, "adapter")
     guidance = default_guidance(pipe, name) if args.guidance_scale is None else args.guidance_scale
-    call: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": guidance}
+    call = {**call_options(name), "num_inference_steps": args.steps, "guidance_scale": guidance}
     baked = bake_lily(pipe, args.prompt, "adapter", method=args.method, seed=args.seed, **call)
     report = {**baked.report, "seed": args.seed, **call}
     frozen = _reduced({c: adapter.cpu() for c, adapter in baked.parts.items()}, args, report)

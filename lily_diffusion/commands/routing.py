@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..adapter import LilyAdapter
+from ..base_model import call_options
 from ..components import denoiser, one_name
 from ..heat_map import Layer, Panel, places_of, routing_map
 from ..inspection import LayerRouting, RoutingRecorder, record_routing, routing_by_step
@@ -52,6 +53,7 @@ def watch(args: argparse.Namespace) -> list[Watched]:
     if "prompt" not in accepted:
         raise ValueError(f"a {type(pipe).__name__} takes no prompt, so there is nothing to run it on.")
     options = {
+        **call_options(args.model),
         "num_inference_steps": args.steps,
         "guidance_scale": args.guidance_scale,
         "output_type": "latent",

@@ -16,6 +16,7 @@ from PIL import Image
 from lily_diffusion.adapter import LilyAdapter
 from lily_diffusion.adapter_weight import parse
 from lily_diffusion.baking import Baked, Statistics, bake_lily, calibrate, distance, draw, only
+from lily_diffusion.base_model import call_options
 from lily_diffusion.components import adapters_of, parts
 from lily_diffusion.frozen import factors, is_frozen
 from lily_diffusion.grid import labelled_grid
@@ -176,6 +177,7 @@ class _Calls:
         batches = baked * -(-prompts // AT_ONCE) + 3 * -(-measured // AT_ONCE)
         self.job, self.steps, self.seen = job, max(1, batches * order.steps), 0
         wanted = {
+            **call_options(job.session.base.label),
             "num_inference_steps": order.steps,
             "guidance_scale": order.guidance_scale,
             "width": order.width,

@@ -32,6 +32,12 @@ class CardActions:
             self.session.adapters.rescan()
             return self.listed(search, folder, limit, used)
 
+    def refresh(self, search: str, folder: str, limit: int, *state: Any) -> list[Any]:
+        """Cards and rows anew, when the folder or the base model is another: what is gone leaves the rows too."""
+        with user_errors():
+            self.session.adapters.rescan()
+            return self.shown(search, folder, limit, used_of(state))
+
     def tick(self, version: int, search: str, folder: str, limit: int, used: Any) -> list[Any]:
         """Look at the folder again; the page changes only when the folder did."""
         self.session.adapters.rescan()
@@ -40,7 +46,8 @@ class CardActions:
         return self.listed(search, folder, limit, used)
 
     def find(self, search: str, folder: str, used: Any) -> list[Any]:
-        return self.listed(search, folder, library.SHOWN, used)
+        with user_errors():
+            return self.listed(search, folder, library.SHOWN, used)
 
     def click(self, event: gr.EventData, search: str, folder: str, limit: int, *state: Any) -> list[Any]:
         """A card was clicked (its adapter goes into use or out of it), or the button for more cards."""
@@ -52,13 +59,15 @@ class CardActions:
             return self.shown(search, folder, limit, self._toggled(used_of(state), str(data.get("id"))))
 
     def remove(self, number: int, search: str, folder: str, limit: int, *state: Any) -> list[Any]:
-        used = used_of(state)
-        gone = list(used.page)[number : number + 1]  # the row may be empty by now
-        return self.shown(search, folder, limit, used.without(gone[0]) if gone else used)
+        with user_errors():
+            used = used_of(state)
+            gone = list(used.page)[number : number + 1]  # the row may be empty by now
+            return self.shown(search, folder, limit, used.without(gone[0]) if gone else used)
 
     def turn(self, rows: int, *state: Any) -> list[Any]:
         """Show the rows before or behind those that are shown."""
-        return self.filled(used_of(state).turned(rows))
+        with user_errors():
+            return self.filled(used_of(state).turned(rows))
 
     def upload(self, path: str, search: str, folder: str, limit: int, used: Any) -> list[Any]:
         with user_errors():

@@ -53,7 +53,7 @@ def _group(ui: SimpleNamespace) -> None:
 
 def _wire_adapters(ui: SimpleNamespace, adapters: CardActions, actions: Actions) -> None:
     used = [*ui.listed, *ui.filled]
-    ui.rescan.click(adapters.rescan, [*ui.found, ui.used], ui.listed, **FOLDER)
+    ui.rescan.click(adapters.refresh, [*ui.found, *ui.state], used, **FOLDER)
     ui.timer.tick(adapters.tick, [ui.version, *ui.found, ui.used], ui.listed, **QUICK)
     gr.on([ui.search.change, ui.folder.input], adapters.find, [ui.search, ui.folder, ui.used], ui.listed,
           trigger_mode="always_last", **QUICK)  # fmt: skip
@@ -64,9 +64,9 @@ def _wire_adapters(ui: SimpleNamespace, adapters: CardActions, actions: Actions)
         row.preset.input(partial(adapters.preset, number), [row.preset, *ui.state], row.text, **FOLDER)
     for button, rows in ((ui.back, -ROWS), (ui.on, ROWS)):
         button.click(partial(adapters.turn, rows), ui.state, ui.filled, **FOLDER)
-    loaded = ui.load.click(actions.load_base, [ui.base], [ui.base_shown], show_progress_on=ui.base, **PIPELINE)
+    ui.load.click(actions.load_base, [ui.base], [ui.base_shown], show_progress_on=ui.base, **PIPELINE)
     ui.base_shown.change(actions.based, outputs=ui.based, **QUICK)
-    loaded.then(adapters.rescan, [*ui.found, ui.used], ui.listed, **FOLDER)
+    ui.base_shown.change(adapters.refresh, [*ui.found, *ui.state], used, **FOLDER)
 
 
 def _wire_pictures(ui: SimpleNamespace, actions: Actions, keep: KeepActions) -> None:

@@ -52,6 +52,11 @@ class Axis:
     cost: int
     values: tuple[Value, ...]
 
+    @property
+    def sets_weight_of(self) -> str | None:
+        """The number of the adapter whose whole weight it sets; others change parts of it."""
+        return self.name.rpartition(" ")[2] if self.name.startswith("Weight ") else None
+
 
 NONE = Axis("", -1, (Value("", lambda order: order),))
 
@@ -189,15 +194,16 @@ def _of_steps(number: int, session: Session, order: Order, text: str) -> list[Va
 
 def _of_blocks(number: int, change: str, session: Session, order: Order, text: str) -> list[Value]:
     adapter_id = _adapter(order, number)
-    known, now = blocks.blocks(session, adapter_id), (order.weights or {})[adapter_id]
+    known = blocks.blocks(session, adapter_id)
     wanted = [part.strip() for part in text.split(",") if part.strip()]
     wanted = list(known) if wanted in ([], ["all"]) else wanted
     if odd := [name for name in wanted if name not in known]:
         raise SessionError(f"This adapter has no block '{odd[0][:40]}'; it has {', '.join(known)}.")
-    return [Value(f"{change} {block}", partial(_block, adapter_id, now, block, known, change)) for block in wanted]
+    return [Value(f"{change} {block}", partial(_block, adapter_id, block, known, change)) for block in wanted]
 
 
-def _block(adapter_id: str, weight: float | str, block: str, known: Sequence[str], change: str, order: Order) -> Order:
+def _block(adapter_id: str, block: str, known: Sequence[str], change: str, order: Order) -> Order:
+    weight = (order.weights or {})[adapter_id]
     text = blocks.only(weight, block, known) if change == "only" else blocks.without(weight, [block])
     return _with(adapter_id, text, order)
 

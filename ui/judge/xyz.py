@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 from PIL import Image
@@ -59,16 +59,20 @@ def plan(session: Session, order: Order, axes: Sequence[tuple[str, str]]) -> Gri
     if twice := [name for name in names if names.count(name) > 1]:
         raise SessionError(f"'{twice[0]}' is on two axes. Choose another for one of them.")
     read = [read_axis(session, order, name, text or "") for name, text in axes]
+    weighed = [axis for axis in read if axis.sets_weight_of]
+    if clash := [b for a, b in combinations(weighed, 2) if a.sets_weight_of == b.sets_weight_of]:
+        raise SessionError(f"'{clash[0].name}' sets the same weight as another axis. Choose one of them.")
     x, y, z = read
     cells = len(x.values) * len(y.values) * len(z.values)
     if cells > MAX_CELLS:
         raise SessionError(f"This grid has {cells} pictures; at most {MAX_CELLS} are drawn. Take fewer values.")
+    applied = sorted((2, 1, 0), key=lambda i: read[i] not in weighed)  # blocks are switched off in a weight that is set
     loops = sorted(range(3), key=lambda i: read[i].cost, reverse=True)  # the outermost first
     orders = {}
     for counted in product(*(range(len(read[i].values)) for i in loops)):
         place = {axis: number for axis, number in zip(loops, counted, strict=True)}
         one = order
-        for axis in (2, 1, 0):
+        for axis in applied:
             one = read[axis].values[place[axis]].apply(one)
         recipe_of(one, session.base, session.adapters, session.reason)
         orders[place[0], place[1], place[2]] = one

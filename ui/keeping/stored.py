@@ -52,7 +52,8 @@ class Presets:
             StoredError: the name is empty, or there are too many.
         """
         name = _checked(name)
-        if len(self._files()) >= MAX_PRESETS:
+        files = self._files()
+        if name not in files and len(files) >= MAX_PRESETS:
             raise StoredError(f"There are {MAX_PRESETS} presets already. Delete some first.")
         text = json.dumps({"name": name, "recipe": json.loads(to_json(recipe))}, indent=1)
         whole_files.write(self.folder / _file_name(name), text.encode())
@@ -100,28 +101,36 @@ class Styles:
 
     def all(self) -> dict[str, Style]:
         """Name -> style; what is damaged is left out."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[dict[str, Style], bool]:
+        """The styles that can be read, and whether that is all that is in the file."""
         try:
             data = _read(self.path)
+        except FileNotFoundError:
+            return {}, True
         except (OSError, ValueError, RecursionError):
-            return {}
+            return {}, False
         styles = {}
         for name, entry in list(data.items())[:MAX_STYLES] if isinstance(data, dict) else ():
             texts = [entry.get(key, "") for key in ("prompt", "negative_prompt")] if isinstance(entry, dict) else []
             if texts and all(isinstance(text, str) for text in texts):
                 styles[clean_name(name)] = Style(*(clean_text(text, MAX_PROMPT) for text in texts))
-        return styles
+        return styles, isinstance(data, dict) and len(styles) == len(data)
 
     def save(self, name: str, style: Style | None) -> str:
         """Save a style under a name, or delete it (None), and return the name as it was taken.
 
         Raises:
-            StoredError: the name or the style is empty, or there are too many.
+            StoredError: the name or the style is empty, there are too many, or some cannot be read and would be lost.
         """
         name = _checked(name)
         if style is not None and not (style.prompt.strip() or style.negative_prompt.strip()):
             raise StoredError("Write the style's prompt or negative prompt first.")
         with self._lock:
-            styles = self.all()
+            styles, whole = self._read()
+            if not whole:
+                raise StoredError(f"{self.path.name} has something that cannot be read; mend it or move it away first.")
             styles.pop(name, None)
             if style is not None:
                 styles[name] = style

@@ -87,7 +87,11 @@ def load(label: str, source: str) -> BaseModel:
     if denoiser is None or missing:
         raise BaseModelError(f"The base model '{label}' ({type(pipe).__name__}) does not make pictures from text.")
     pipe.set_progress_bar_config(disable=True)
-    pipe.to(device)
+    try:
+        pipe.to(device)
+    except RuntimeError as error:  # the base model of before is still there
+        reason = without_paths(str(error).strip().split("\n")[0])[:300]
+        raise BaseModelError(f"The base model '{label}' does not fit onto the graphics card: {reason}") from error
     if device == "cuda" and importlib.util.find_spec("xformers"):
         pipe.enable_xformers_memory_efficient_attention()
     checks = getattr(pipe, "safety_checker", None) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lily_diffusion.base_model import CALL_OPTIONS
+from lily_diffusion import pipelines
 from ui.keeping import whole_files
 from ui.keeping.recipe import Recipe, png_info
 from ui.pipeline.base_models import BaseModel
@@ -62,17 +61,16 @@ def noise_from(seed: int) -> Iterator[None]:
 
 def call_arguments(base: BaseModel, recipe: Recipe) -> dict[str, Any]:
     """What the pipeline is given for a recipe, of what it takes; all but the noise and the callback."""
-    wanted = {
-        **CALL_OPTIONS.get(base.label, {}),
-        "prompt": recipe.prompt,
-        "negative_prompt": recipe.negative_prompt or None,
-        "num_inference_steps": recipe.steps,
-        "guidance_scale": recipe.guidance_scale,
-        "width": recipe.width,
-        "height": recipe.height,
-    }
-    known = inspect.signature(base.pipe.__call__).parameters
-    return {name: value for name, value in wanted.items() if name in known}
+    return pipelines.call_arguments(
+        base.pipe,
+        base.label,
+        prompt=recipe.prompt,
+        negative_prompt=recipe.negative_prompt,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance_scale,
+        width=recipe.width,
+        height=recipe.height,
+    )
 
 
 def steps_done(pipe: Any, recipe: Recipe, number: int) -> int:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from gradio.utils import get_upload_folder
 
 from ui.serving import logins
 
@@ -39,6 +42,8 @@ CLOSED = (
     "/stream/",
     "/custom_component/",
 )  # parts of gradio that the page does not use
+FILE = re.compile(r"/file[=/]")  # what follows is the path of a file
+ADDRESS = re.compile(r"\s*https?:")  # which gradio would fetch, and pass on as if it came from here
 PLAIN_ERRORS = {
     400: "This request cannot be read.",
     401: "Log in first.",
@@ -120,7 +125,8 @@ class Guard:
             self._tries.take_back(*who, begun)
 
     def _check(self, scope: Scope) -> None:
-        if any(part in f"{scope['path'].lower()}/" for part in CLOSED):
+        route, *file = FILE.split(scope["path"].lower(), maxsplit=1)
+        if any(part in f"{route}/" for part in CLOSED) or any(map(ADDRESS.match, file)):
             raise _Refused(404)
         headers = _single(scope["headers"])
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_TARGET:
@@ -128,7 +134,7 @@ class Guard:
         host = headers.get(b"host", "")
         if _name(f"//{host}") not in {*self.hosts, *_own_address(scope)}:
             raise _Refused(421)
-        if not _from_here(headers, host, navigation=scope["method"] in ("GET", "HEAD")):
+        if not _from_here(headers, host, opened=scope["method"] in ("GET", "HEAD") and scope["path"] == "/"):
             raise _Refused(403)
         if not logins.may_enter(scope):
             raise _Refused(401)
@@ -137,7 +143,7 @@ class Guard:
             raise _Refused(400)
         if int(length[:20]) > self._room(scope):
             raise _Refused(413)
-        if is_upload(scope) and shutil.disk_usage(tempfile.gettempdir()).free - int(length) < MIN_FREE:
+        if is_upload(scope) and _free_space() - int(length) < MIN_FREE:
             raise _Refused(507)
 
     def _room(self, scope: Scope) -> int:
@@ -268,6 +274,12 @@ def _own_address(scope: Scope) -> list[str]:
         return []
 
 
+def _free_space() -> int:
+    """Bytes where gradio keeps uploads; it makes that folder when it is needed."""
+    folder = Path(get_upload_folder()).absolute()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
 def _name(address: str) -> str:
     """The host name in ``//name:port``; empty where there is none."""
     try:
@@ -277,11 +289,11 @@ def _name(address: str) -> str:
         return ""
 
 
-def _from_here(headers: dict[bytes, str], host: str, *, navigation: bool) -> bool:
-    """Whether a browser sent this from our own page, or a person opened it, or it is no browser."""
+def _from_here(headers: dict[bytes, str], host: str, *, opened: bool) -> bool:
+    """Whether a browser sent this from our own page, or it is no browser, or a link elsewhere may open this."""
     origin = headers.get(b"origin")
     if origin is not None:
         return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
     if headers.get(b"sec-fetch-site", "none") in ("none", "same-origin"):
         return True
-    return navigation and headers.get(b"sec-fetch-mode") == "navigate"
+    return opened and headers.get(b"sec-fetch-mode") == "navigate"

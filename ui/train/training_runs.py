@@ -130,6 +130,7 @@ class Trainings:
             record = self._record(folder)
             if self._status(folder, record).state == FINISHED:
                 raise SessionError("This training is finished.")
+            record = replace(record, adapter="")  # what was added to the list before is not what this will end in
             self._launch(folder, record, (*record.arguments, "--resume_from_checkpoint=latest"))
 
     def keep(self, run_id: object) -> str:
