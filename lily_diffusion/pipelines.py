@@ -96,7 +96,7 @@ def call_arguments(pipe: Any, name: str, *, negative_prompt: str = "", **wanted:
     known = inspect.signature(pipe.__call__).parameters
     given = {**base_model.call_options(name), "negative_prompt": negative_prompt or None, **wanted}
     if "true_cfg_scale" in known and known["guidance_scale"].default is None:  # Qwen-Image; it wants something to avoid
-        given |= {"negative_prompt": negative_prompt or " ", "true_cfg_scale": given.pop("guidance_scale")}
+        given |= {"negative_prompt": negative_prompt or " ", "true_cfg_scale": given.pop("guidance_scale", None)}
     return {key: value for key, value in given.items() if key in known and value is not None}
 
 
