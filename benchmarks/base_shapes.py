@@ -85,6 +85,12 @@ def layers_of(result: dict[str, Any]) -> str:
     return "every attention projection" + " and feed-forward layer" * ("feed-forward" in result.get("targets", ()))
 
 
+def what_of(result: dict[str, Any]) -> str:
+    """The end of a heading: which layers, and which widths where they are the models' own."""
+    layers = "attention and feed-forward layers" if "feed-forward" in result.get("targets", ()) else "attention alone"
+    return f": {layers}{', at the own widths of the models' * (result.get('size') in ('wide', 'full'))}"
+
+
 def embedded(batch: int) -> list[Subject]:
     t = torch.randint(0, 1000, (batch,))
     unet = {"sample": torch.randn(batch, 8, 16, 16), "encoder_hidden_states": torch.randn(batch, 24, 256)}

@@ -85,7 +85,12 @@ def write_results(name: str, result: dict[str, Any], text: str, folder: Path = R
     """Write ``<folder>/<name>.json`` and ``<folder>/<name>.md``; the conditions close the second."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", result)
-    (folder / f"{name}.md").write_text(f"{text.rstrip()}\n\n{measured_with(result['conditions'])}\n")
+    (folder / f"{name}.md").write_text(closed(text, result["conditions"]))
+
+
+def closed(text: str, facts: dict[str, Any]) -> str:
+    """A page of results with the sentence that closes it."""
+    return f"{text.rstrip()}\n\n{measured_with(facts)}\n"
 
 
 def measured_with(facts: dict[str, Any]) -> str:

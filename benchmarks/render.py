@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md, and the README's table, from the results that are committed.
+"""Write docs/benchmarks.md, the README's table and the pages beside the results, from the results that are committed.
 
 python -m benchmarks.render            # write it
 python -m benchmarks.render --check    # exit with 1 if they are not what the results say
@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import first_picture, speed, training_speed
 from benchmarks.fidelity import ablations, report
-from benchmarks.measures import RESULTS, measured_with
+from benchmarks.measures import RESULTS, closed, measured_with
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
@@ -53,6 +53,13 @@ def rendered() -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
+def single() -> dict[Path, str]:
+    """The page beside each file of results."""
+    results = {RESULTS / f"{name}.json": table for name, table in TABLES.items()}
+    read = {path: json.loads(path.read_text()) for path in results if path.exists()}
+    return {path.with_suffix(".md"): closed(results[path](found), found["conditions"]) for path, found in read.items()}
+
+
 def in_readme() -> str:
     """The README with its table as the results have it."""
     rows = json.loads((RESULTS / "speed.json").read_text())["rows"]
@@ -74,7 +81,7 @@ def in_readme() -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    pages = {PAGE: rendered(), README: in_readme()}
+    pages = {PAGE: rendered(), README: in_readme(), **single()}
     if parser.parse_args(argv).check:
         return int(any(page.read_text() != text for page, text in pages.items()))
     for page, text in pages.items():

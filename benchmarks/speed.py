@@ -44,6 +44,7 @@ from benchmarks.base_shapes import (
     results_of,
     seconds,
     twin,
+    what_of,
 )
 from benchmarks.measures import write_results
 from lily_diffusion import LilyConfig, attach, fuse_lily, load_lily_weights, save_lily_weights, set_adapters
@@ -231,7 +232,7 @@ def page(result: dict[str, Any]) -> str:
     rows, batch, rounds = result["rows"], result["batch"], result["rounds"]
     compiled = rows[0]["compiled"]
     lines = [
-        f"# What an adapter costs when pictures are made{' by a compiled model' if compiled else ''}\n",
+        f"# What an adapter costs when pictures are made{' by a compiled model' * compiled}{what_of(result)}\n",
         f"Lily and PEFT's Lily with r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}; LoRA at the rank "
         f"with as many parameters; {layers_of(result)}, batch {batch}, {rounds} rounds. Time is that of the "
         "bare model's forward pass; added, what the adapted modules alone take longer, in percent of that pass. In a "
@@ -253,7 +254,9 @@ def page(result: dict[str, Any]) -> str:
         }
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [f"| {' | '.join(cell(row) for cell in columns.values())} |" for row in rows]
-    said = f"Lily adds {parts(rows, 'LoRA')} of what LoRA adds, {parts(rows, RIVALS[1])} of what PEFT's Lily adds."
+    said = (
+        f"Lily adds {parts(rows, 'LoRA')} times what LoRA adds, {parts(rows, RIVALS[1])} times what PEFT's Lily adds."
+    )
     if not compiled:
         ours, theirs = (statistics.median(row[name]["switch_ms"] for row in rows) for name in ("Lily", "LoRA"))
         said += f" Another weight is set in {ours:.1f} ms, LoRA's in {theirs:.1f}."
@@ -277,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for subject, precision in tqdm(cases, desc="settings"):
         rows.append(compare(subject, precision, args.rounds, config_of(args), args.compiled))
-    about = {"batch": args.batch_size, "rounds": args.rounds, "targets": args.target_modules}
+    about = {"batch": args.batch_size, "rounds": args.rounds, "targets": args.target_modules, "size": args.size}
     result = {"rows": rows, **about, "conditions": facts()}
     name = results_of("speed_compiled" if args.compiled else "speed", args)
     write_results(name, result, page(result), Path(args.results_dir))

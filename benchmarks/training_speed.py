@@ -49,6 +49,7 @@ from benchmarks.base_shapes import (
     results_of,
     seconds,
     twin,
+    what_of,
 )
 from benchmarks.measures import write_results
 from lily_diffusion import LilyConfig
@@ -150,7 +151,7 @@ def compare(
 def page(result: dict[str, Any]) -> str:
     rows, batch, rounds = result["rows"], result["batch"], result["rounds"]
     lines = [
-        "# A training step beside diffusers' LoRA recipe\n",
+        f"# A training step beside diffusers' LoRA recipe{what_of(result)}\n",
         f"Lily r={CONFIG.r}, stride_A={CONFIG.stride_A}, num_B={CONFIG.num_B}, and LoRA at the rank with as many "
         f"parameters, on {layers_of(result)}; batch {batch}, AdamW, {rounds} pairs of steps. Ratios are Lily / "
         "LoRA: above 1, Lily takes more. Memory is what stays between steps and the peak of a step on top "
@@ -182,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
         compare(subject, precision, checkpointing, args.rounds, config_of(args))
         for subject, precision, checkpointing in tqdm(cases, desc="settings")
     ]
-    about = {"batch": args.batch_size, "rounds": args.rounds, "targets": args.target_modules}
+    about = {"batch": args.batch_size, "rounds": args.rounds, "targets": args.target_modules, "size": args.size}
     result = {"rows": rows, **about, "conditions": facts()}
     write_results(results_of("training_speed", args), result, page(result), Path(args.results_dir))
     print(page(result))

@@ -98,6 +98,8 @@ def test_a_run_of_the_subject_benchmark(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
     assert sorted(row["method"] for row in rows) == names
     assert all(0 < row["similarity"] < 1 and row["bytes"] >= 4 * row["parameters"] for row in rows)
+    drifts = {row["method"]: row["drift"] for row in rows}
+    assert abs(drifts["textual-inversion"]) < 1e-3 < drifts["lily"]  # which leaves prompts without its token alone
     done = (tmp_path / "fidelity_runs.jsonl").read_text()
     fidelity.main(flags)  # nothing is run again
     assert (tmp_path / "fidelity_runs.jsonl").read_text() == done

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from benchmarks.fidelity import kept, report
 from benchmarks.fidelity.learning import Cost, cost, family_of, fresh, learn, lesson
 from benchmarks.fidelity.methods import BUDGETS, METHODS, ONE_SIZE, Method, size_for
-from benchmarks.fidelity.scores import drawn, measured, truths_of, unrelated_prompts
-from benchmarks.measures import RESULTS, as_tensor
+from benchmarks.fidelity.scores import measured, truths_of, unrelated_features
+from benchmarks.measures import RESULTS
 from benchmarks.subjects import CLASSES
 from lily_diffusion import base_model
 from lily_diffusion.base_model.likeness import Likeness
@@ -79,7 +79,7 @@ class Bench:
     @functools.cached_property
     def unrelated(self) -> torch.Tensor:
         """Features of the unrelated prompts drawn by the base."""
-        return self.likeness.features(as_tensor(drawn(fresh(self.family).pipe, self.args.model, unrelated_prompts())))
+        return unrelated_features(fresh(self.family).pipe, self.args.model, self.likeness)
 
     @functools.cache  # noqa: B019
     def truths(self, subject: str) -> Any:

@@ -6,7 +6,7 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -88,7 +88,7 @@ def learn(
 
 class Cost(NamedTuple):
     """What a step of training takes: time, in forward passes of the bare model with that batch, and bytes beside the
-    model (what is trained, its gradients and states, and the step's peak on top)."""
+    bare model (what a method adds to it, gradients and states of what is trained, and the step's peak on top)."""
 
     passes: float
     memory: int
@@ -111,8 +111,20 @@ def cost(bare: Family, family: Family, learner: Learner, given: Lesson, subject:
             times.append(seconds(lambda: next(passes)))
         times[-1] = seconds(step) / times[-1]
     states = [value for state in optimizer.state.values() for value in state.values()]
-    kept = sum(t.numel() * t.element_size() for t in [*learner.trained, *learner.trained, *states])
-    return Cost(statistics.median(times[1:]), kept + peak(step))
+    added = size_of(held(family, learner)) - size_of(held(bare))
+    return Cost(statistics.median(times[1:]), added + size_of(learner.trained) + size_of(states) + peak(step))
+
+
+def held(family: Family, learner: Learner | None = None) -> list[Tensor]:
+    """The tensors of all models of a pipeline, and of what a method has put beside them."""
+    parts = [part for part in family.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    parts += learner.adapters.values() if learner else []
+    return list({id(t): t for part in parts for t in [*part.parameters(), *part.buffers()]}.values())
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes."""
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def batch_losses(

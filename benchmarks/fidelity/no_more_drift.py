@@ -21,7 +21,7 @@ LARGER, MORE = 1.05, 0.002  # times the bytes, and drift, that still count as no
 NO_MORE = (
     "Lily beside each rival at each rate that was measured: the best of Lily's rows whose file is no larger than the "
     f"rival's (by 5% at most) and whose drift is no more (by {MORE} at most). Lily minus the rival, over subjects, at "
-    "the seeds that both have, with 95% intervals:"
+    "the seeds that both have (drift at those where it was measured), with 95% intervals:"
 )
 BESIDE_LORA = "The same beside LoRA on the same kinds of layers, whatever bytes and drift are:"
 

@@ -30,10 +30,11 @@ def means(group: Runs) -> dict[str, float]:
 
 
 def by_subject(runs: Runs, score: str) -> dict[str, float]:
-    """The mean over seeds of each subject."""
+    """The mean over seeds of each subject, of the runs that have the score: of some, the drift was not measured."""
     values: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        values[run["subject"]].append(run[score])
+        if score in run:
+            values[run["subject"]].append(run[score])
     return {subject: sum(scores) / len(scores) for subject, scores in values.items()}
 
 

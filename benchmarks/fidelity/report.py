@@ -18,6 +18,11 @@ from benchmarks.measures import conditions, results_name, write_results
 from benchmarks.subjects import base_hash
 
 RIVAL = "lora"  # whose similarity the others' are compared with, subject by subject
+NAMES = (
+    "A method adapts attention; with `-ff` in its name feed-forward layers too, with `-ff-only` these alone (Lily with "
+    "num_B=2 and stride_A=8), with `-ff-out` the second of each pair of these, with `-q-v` `to_q` and `to_v`. Its "
+    f"parameters are near the budget: {', '.join(f'{name} {count:,}' for name, count in BUDGETS.items())}.\n"
+)
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -137,8 +142,9 @@ def page(result: dict[str, Any]) -> str:
         "pictures in other poses (EfficientNet-Lite0), in brackets its 95% interval over subjects; styled, the same "
         'where "small", "two", a pencil sketch or pixel art is asked for, which was not learnt from; style and colour, '
         "how often what was asked for is drawn; diversity among pictures of one prompt; drift, half of one minus the "
-        "cosine to what the base draws of other things, from other noise, so not zero where nothing changes; step, its "
-        "time in forward passes of the bare model; MB, its memory beside the model's own.\n",
+        "cosine to what the base draws of other things from the same noise; step, its time in forward passes of the "
+        "bare model; MB, its memory beside the model's own.\n",
+        NAMES,
         "| method | budget | parameters | bytes | rate | similarity | over LoRA | styled | style | colour "
         "| diversity | drift | step | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",

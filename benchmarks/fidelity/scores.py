@@ -48,6 +48,11 @@ def unrelated_prompts() -> list[str]:
     return [describe(name, colours[i % len(colours)]) for i, name in enumerate(rng.sample(list(NAMES), UNRELATED))]
 
 
+def unrelated_features(pipe: Any, model: str, likeness: Likeness) -> Tensor:
+    """Of the unrelated prompts as the pipeline draws them, always from the same noise."""
+    return likeness.features(as_tensor(drawn(pipe, model, unrelated_prompts(), SEED + 300)))
+
+
 @torch.no_grad()
 def drawn(pipe: Any, model: str, prompts: list[str], first_seed: int = SEED) -> list[Image.Image]:
     """One picture a prompt, always from the same noise, under bf16 autocast."""
@@ -63,7 +68,7 @@ def measured(
     """The scores of a pipeline that has learnt a subject, and what it drew of the subject.
 
     Args:
-        base_features: those of `unrelated_prompts` drawn by the base alone; None leaves diversity and drift out.
+        base_features: `unrelated_features` of the base alone; None leaves diversity and drift out.
     """
     styles = [(colour, style) for colour in STYLE_COLOURS for style in STYLES[1:]]
     plain = drawn(pipe, model, [named(subject, word, colour) for colour in COLOURS])
@@ -87,6 +92,6 @@ def measured(
     if base_features is not None:
         alike = likeness.features(as_tensor(drawn(pipe, model, [named(subject, word, "white")] * SAME, SEED + 200)))
         scores["diversity"] = 1 - (alike @ alike.T)[~torch.eye(SAME, dtype=torch.bool)].mean().item()
-        others = likeness.features(as_tensor(drawn(pipe, model, unrelated_prompts(), SEED + 300)))
+        others = unrelated_features(pipe, model, likeness)
         scores["drift"] = (1 - (others * base_features).sum(1).mean().item()) / 2
     return {name: round(value, 4) for name, value in scores.items()}, plain + styled
