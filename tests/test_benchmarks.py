@@ -100,9 +100,10 @@ def test_a_run_of_the_subject_benchmark(tmp_path, monkeypatch):
     assert all(0 < row["similarity"] < 1 and row["bytes"] >= 4 * row["parameters"] for row in rows)
     drifts = {row["method"]: row["drift"] for row in rows}
     assert abs(drifts["textual-inversion"]) < 1e-3 < drifts["lily"]  # which leaves prompts without its token alone
-    done = (tmp_path / "fidelity_runs.jsonl").read_text()
-    fidelity.main(flags)  # nothing is run again
-    assert (tmp_path / "fidelity_runs.jsonl").read_text() == done
+    kept = [(tmp_path / f"fidelity_{name}.jsonl").read_text() for name in ("runs", "costs")]
+    fidelity.main(flags)  # nothing is run or timed again
+    assert [(tmp_path / f"fidelity_{name}.jsonl").read_text() for name in ("runs", "costs")] == kept
+    assert len(kept[1].splitlines()) == len(names)
     assert (tmp_path / "fidelity.png").stat().st_size > 10_000
 
 
